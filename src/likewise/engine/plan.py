@@ -6,6 +6,7 @@ depends on it beyond rounding.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -109,13 +110,13 @@ def _pack(lengths: Sequence[Sequence[int]], limit: int, workers: int) -> list[li
 
 def _fill(order: list[int], size: list[int], count: int, limit: int) -> list[list[int]] | None:
     bins: list[list[int]] = [[] for _ in range(count)]
-    filled = [0] * count
+    emptiest = [(0, b) for b in range(count)]  # a heap of (tokens, bin)
     for unit in order:
-        target = min(range(count), key=lambda b: (filled[b], b))
-        if bins[target] and filled[target] + size[unit] > limit:
+        filled, target = heapq.heappop(emptiest)
+        if bins[target] and filled + size[unit] > limit:
             return None
         bins[target].append(unit)
-        filled[target] += size[unit]
+        heapq.heappush(emptiest, (filled + size[unit], target))
     return bins
 
 
