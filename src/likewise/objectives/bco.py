@@ -56,7 +56,7 @@ def bce(batch: LabelLogps, *, beta: Positive = 0.1) -> Tensor:
     Options:
         beta: reward per nat of log-ratio; smaller lets the policy move further from the reference.
     Raises: ValueError without reference log-probs.
-    Source: arXiv:2404.04656, section 3. Binary Classifier Optimization for Large Language Model Alignment.
+    Source: arXiv:2404.04656, Theorem 1. Binary Classifier Optimization for Large Language Model Alignment.
     """
     z = beta * batch.log_ratio
     return mix(batch.liked, logistic(z), logistic(-z))
@@ -93,12 +93,15 @@ BCO_MEMORY = Memory(init=_init, observe=_observe, update=_update)
 
 
 def describe_bco(batch: LabelLogps, state: State, *, beta: float, **_: Any) -> dict[str, float]:
-    """The shift, the class means of this step, and how loose the bound on DPO is at this shift."""
+    """The `shift` that was used; the mean reward of each class in this step; how loose the bound on DPO is.
+
+    `error_term` is the mean of E over all up/down pairs of the step; `bound_gap` the mean of BCE bound - DPO loss.
+    """
     return _describe(batch, reward_shift(state), beta)
 
 
 def describe_bce(batch: LabelLogps, state: State, *, beta: float, **_: Any) -> dict[str, float]:
-    """What `describe_bco` says, at shift 0."""
+    """What BCO logs, at shift 0."""
     return _describe(batch, torch.zeros((), dtype=torch.float64), beta)
 
 

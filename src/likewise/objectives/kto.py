@@ -79,7 +79,7 @@ KTO_MEMORY = Memory(init=_init, observe=_observe, update=_update, before=True)
 
 
 def describe_kto(batch: LabelLogps, state: State, **_: Any) -> dict[str, float]:
-    """The baseline after and before its clamp, nats, and the standard error of the latter."""
+    """`baseline` after and `baseline_raw` before the clamp, nats, and the standard error of the latter."""
     found = {"baseline": float(state["baseline"])}
     if state["mismatched"] > 0:
         found["baseline_raw"] = float(state["baseline_raw"])

@@ -70,7 +70,7 @@ def describe_margin(batch: PairLogps, state: State, **_: Any) -> dict[str, float
 
 
 def describe_ipo(batch: PairLogps, state: State, *, tau: float, average: Average, **_: Any) -> dict[str, float]:
-    """The accuracies, the mean log-ratio margin and the target it is drawn to, nats (per token with token_mean)."""
+    """The accuracies, the mean log-ratio `margin` and its `target`, nats (per token with token_mean)."""
     margin = _ipo_margin(batch, average)
     return _accuracies(batch, margin) | {"margin": float(precise(margin).mean()), "target": 1 / (2 * tau)}
 

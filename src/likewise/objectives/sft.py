@@ -29,7 +29,7 @@ def sft(batch: LabelLogps, *, average: Average = "token_mean") -> Tensor:
 
 
 def describe_sft(batch: LabelLogps, state: State, **_: Any) -> dict[str, float]:
-    """Nats per token over all tokens of the liked completions."""
+    """`nll_per_token`: nats, over all tokens of the liked completions."""
     up, _down = class_masses(batch)
     tokens = float((up * precise(batch.length)).sum())
     return {"nll_per_token": float(-(up * precise(batch.policy)).sum()) / tokens} if tokens > 0 else {}
