@@ -654,3 +654,8 @@ def _names(raw: Mapping[str, Any]) -> str:
 
 def _quoted(text: str) -> str:
     return f"'{text}'" if any(c in text for c in " &|<>;()$*?") else text
+
+
+def plural(count: int, noun: str) -> str:
+    """'1 row', '1,841 rows'."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
