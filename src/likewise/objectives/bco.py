@@ -27,7 +27,7 @@ CLASSES = ("desirable", "undesirable")
 def bco(batch: LabelLogps, state: State, *, beta: Positive = 0.1, shift_rate: Rate = 0.1) -> Tensor:
     """Binary classification of thumbs by implicit reward, measured from a shift half-way between the classes.
 
-    Formula: up: ℓ(r − δ); down: ℓ(−(r − δ)); r = β·(log π − log π_ref), δ = ½(μ_up + μ_down), ℓ(z) = −log σ(z).
+    Formula: up: ℓ(r − δ); down: ℓ(−(r − δ)); r = β·(log π − log π_ref); δ = ½(μ_up + μ_down); ℓ(z) = −log σ(z).
     State: μ_up and μ_down, an exponential moving average each of the mean reward of a class, over whole steps. The
         first step that shows a class sets its mean; a class not yet seen counts as 0, where all rewards start.
         δ is frozen during a step, moves after it, is never clamped and carries no gradient.
@@ -50,7 +50,7 @@ def bco(batch: LabelLogps, state: State, *, beta: Positive = 0.1, shift_rate: Ra
 def bce(batch: LabelLogps, *, beta: Positive = 0.1) -> Tensor:
     """Binary classification of thumbs by implicit reward: BCO without its reward shift.
 
-    Formula: up: ℓ(r); down: ℓ(−r); r = β·(log π − log π_ref), ℓ(z) = −log σ(z).
+    Formula: up: ℓ(r); down: ℓ(−r); r = β·(log π − log π_ref); ℓ(z) = −log σ(z).
     Shapes: batch fields and result are [B].
     Units: logps in nats, summed over completion tokens; beta is reward per nat.
     Options:

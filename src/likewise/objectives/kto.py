@@ -23,7 +23,7 @@ def kto(
 ) -> Tensor:
     """Prospect-theoretic value of each completion, measured from the baseline z₀ of its step.
 
-    Formula: up: λ_D·(1 − σ(β(h − z₀))); down: λ_U·(1 − σ(β(z₀ − h))); h = log π − log π_ref,
+    Formula: up: λ_D·(1 − σ(β(h − z₀))); down: λ_U·(1 − σ(β(z₀ − h))); h = log π − log π_ref;
         z₀ = max(0, mean of h over mismatched prompts and completions).
     State: z₀ in nats, made anew for every step from all its mismatched completions, before the losses of that step;
         the mean is taken over the whole step, then clamped, and carries no gradient. Without any mismatch z₀ is 0.

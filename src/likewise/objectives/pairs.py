@@ -15,7 +15,7 @@ from likewise.objectives.options import Average, Positive
 def dpo(batch: PairLogps, *, beta: Positive = 0.1) -> Tensor:
     """Logistic loss on the implicit-reward margin of each pair.
 
-    Formula: ℓ(β·(h_w − h_l)); h = log π − log π_ref of the chosen (w) and rejected (l) side, ℓ(z) = −log σ(z).
+    Formula: ℓ(β·(h_w − h_l)); h = log π − log π_ref of the chosen (w) and rejected (l) side; ℓ(z) = −log σ(z).
     Shapes: batch fields and result are [B].
     Units: logps in nats, summed over completion tokens; beta is reward per nat.
     Options:
@@ -45,7 +45,7 @@ def ipo(batch: PairLogps, *, tau: Positive = 0.1, average: Average = "sum") -> T
 def nca(batch: PairLogps, *, beta: Positive = 0.01) -> Tensor:
     """Noise-contrastive loss on absolute rewards: lifts the chosen side itself, not the margin alone.
 
-    Formula: ℓ(r_w) + ½ℓ(−r_w) + ½ℓ(−r_l); r = β·(log π − log π_ref), ℓ(z) = −log σ(z).
+    Formula: ℓ(r_w) + ½ℓ(−r_w) + ½ℓ(−r_l); r = β·(log π − log π_ref); ℓ(z) = −log σ(z).
     Shapes: batch fields and result are [B].
     Units: logps in nats, summed over completion tokens; beta is reward per nat.
     Options:
