@@ -111,7 +111,7 @@ def nca_loss(pw, pl, rw, rl, beta):
 
 
 def sft_loss(policy, length, desirable, average):
-    return -desirable * (policy / length if average == "token_mean" else policy)
+    return -(desirable * (policy / length if average == "token_mean" else policy))
 
 
 def slope(function, x, step=1e-5):
