@@ -323,7 +323,7 @@ def _completion(value: Any, prompt: Content, name: str) -> Content:
     if type(value) is str:
         _readable(value, name)
         if not value or value.isspace():
-            raise _Problem(name, "is empty", _MEND_EMPTY)
+            raise _Problem(name, "is empty", EMPTY_ANSWER_MEND)
         return value if isinstance(prompt, str) else [{"role": "assistant", "content": value}]
     messages = _messages(value, name)
     roles = [m["role"] for m in messages]
@@ -340,11 +340,11 @@ def _completion(value: Any, prompt: Content, name: str) -> Content:
             "The completion holds only the answer: move the turns before it to the prompt.",
         )
     if all(m["role"] == "tool" or (not m.get("tool_calls") and not m["content"].strip()) for m in messages):
-        raise _Problem(name, "is empty", _MEND_EMPTY)
+        raise _Problem(name, "is empty", EMPTY_ANSWER_MEND)
     return messages
 
 
-_MEND_EMPTY = "Nothing can be learnt from an answer without words: mend the export or leave the row out."
+EMPTY_ANSWER_MEND = "Nothing can be learnt from an answer without words: mend the export or leave the row out."
 
 
 def _messages(value: Any, name: str) -> list[Message]:
@@ -659,3 +659,8 @@ def _quoted(text: str) -> str:
 def plural(count: int, noun: str) -> str:
     """'1 row', '1,841 rows'."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def misspelt(name: str, known: Iterable[str]) -> str:
+    """The known name that `name` nearly is, or ''."""
+    return next(iter(difflib.get_close_matches(name.lower(), list(known), n=1, cutoff=0.75)), "")
