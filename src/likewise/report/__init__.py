@@ -1,0 +1,1 @@
+"""What a person reads after a run: figures, one self-contained page, a model card."""
