@@ -481,7 +481,8 @@ def _label_mend(value: Any) -> str:
         for cased in (str, str.capitalize, str.upper):
             if name in (cased(up), cased(down)):
                 return f"Map it with --label-map {_quoted(f'{cased(up)}=true,{cased(down)}=false')}."
-    return f"Map it with --label-map {_quoted(f'{name}=true,OTHER=false')} (or the other way round)."
+    shown = name if len(name) <= 30 else "FOUND"
+    return f"Map it with --label-map {_quoted(f'{shown}=true,OTHER=false')} (or the other way round)."
 
 
 def label_name(value: Any) -> str:
@@ -503,7 +504,9 @@ def parse_label_map(given: str | Mapping[Any, Any] | None) -> dict[str, float] |
     """
     if not given:
         return None
-    entries = _assignments(given, "--label-map", "yes=true,no=false") if isinstance(given, str) else given
+    entries = (
+        _assignments(given, "--label-map", "yes=true,no=false", str.rpartition) if isinstance(given, str) else given
+    )
     parsed = {}
     for name, value in entries.items():
         number = typed_cell(value) if isinstance(value, str) else value
@@ -520,7 +523,8 @@ def parse_columns(given: str | Mapping[str, str] | None) -> dict[str, str] | Non
     """
     if not given:
         return None
-    entries = _assignments(given, "--columns", "prompt=question,completion=answer") if isinstance(given, str) else given
+    example = "prompt=question,completion=answer"
+    entries = _assignments(given, "--columns", example, str.partition) if isinstance(given, str) else given
     for ours, theirs in entries.items():
         if ours not in COLUMNS:
             swapped = f"; did you mean {theirs}={ours}?" if theirs in COLUMNS else nearest(ours, COLUMNS)
@@ -531,8 +535,10 @@ def parse_columns(given: str | Mapping[str, str] | None) -> dict[str, str] | Non
     return dict(entries)
 
 
-def _assignments(text: str, option: str, example: str) -> dict[str, str]:
-    pairs = [part.rpartition("=") for part in text.split(",") if part.strip()]
+def _assignments(
+    text: str, option: str, example: str, split: Callable[[str, str], tuple[str, str, str]]
+) -> dict[str, str]:
+    pairs = [split(part, "=") for part in text.split(",") if part.strip()]
     if any(not name.strip() or not value.strip() for name, _, value in pairs):
         raise BadConfig(f"{option} {text}: expected NAME=VALUE, separated by commas, as in {example}.")
     return {name.strip(): value.strip() for name, _, value in pairs}

@@ -282,8 +282,8 @@ def _json_lines(path: Path, name: str, names: Mapping[str, str] | None) -> RawRo
     with _binary(path, name) as file:
         for number, line in enumerate(file, 1):
             # Bytes that are no UTF-8 pass through; the checker finds them and names the field.
-            text = line.decode("utf-8", "surrogateescape")
-            if not text.isspace():
+            text = line.decode("utf-8", "surrogateescape").strip()
+            if text:
                 yield number, _json_line(text, number)
 
 
@@ -291,7 +291,7 @@ def _json_line(text: str, number: int) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        return _Unreadable(text.rstrip("\n"), f"line {number} is not valid JSON: {_json_problem(error)}")
+        return _Unreadable(text, f"line {number} is not valid JSON: {_json_problem(error)}")
     except RecursionError:
         return _Unreadable(text[:200], f"line {number} is not valid JSON: nested too deeply")
 
