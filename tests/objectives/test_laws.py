@@ -168,7 +168,8 @@ def test_loss_has_its_closed_form_where_policy_equals_reference(objective):
 
 @every_objective
 def test_only_the_policy_receives_gradient(objective):
-    batch = random_batch(objective, 8)
+    # Soft labels, so that labels too are numbers that could receive one.
+    batch = random_batch(objective, 8, **({"soft": True} if objective.feedback == "label" else {}))
     leaves = {f.name: getattr(batch, f.name) for f in fields(batch)}
     leaves = {name: value.clone().requires_grad_() for name, value in leaves.items() if value.is_floating_point()}
     state = {name: value.requires_grad_() for name, value in moved_state(objective, 8).items()}
@@ -273,6 +274,15 @@ def test_every_first_state_is_a_new_one(objective):
     for value in objective.init().values():
         value.fill_(float("nan"))
     assert all(value == 0 for value in objective.init().values())
+
+
+@every_objective
+def test_batches_may_live_on_another_device_than_the_state(objective):
+    # The meta device refuses a mix of devices as an accelerator would, and any look at a value from the host.
+    batch, state = random_batch(objective, 20), objective.init()
+    away = replace(batch, **{f.name: getattr(batch, f.name).to("meta") for f in fields(batch)})
+    assert objective.loss(away, state).device.type == "meta"
+    assert all(part.device.type == "meta" for pair in objective.observe(away, state).values() for part in pair)
 
 
 @every_objective

@@ -51,19 +51,21 @@ def _init(**_: Any) -> State:
 
 
 def _observe(batch: LabelLogps, state: State, **_: Any) -> Sums:
-    ratio = _mismatched_log_ratio(batch)
+    ratio, drawn = _mismatched_log_ratio(batch)
     # Squares from the last baseline: far from 0, plain sums of squares lose the variance to rounding.
-    deviation = ratio - state["baseline_raw"].to(ratio)
-    count = torch.tensor(float(len(ratio)), dtype=ratio.dtype, device=ratio.device)
+    deviation = torch.where(drawn, ratio - constant(state["baseline_raw"], ratio), 0.0)
+    count = drawn.sum().to(ratio.dtype)
     return {"mismatched": (ratio.sum(), count), "mismatched_square": (deviation.square().sum(), count)}
 
 
-def _mismatched_log_ratio(batch: LabelLogps) -> Tensor:
+def _mismatched_log_ratio(batch: LabelLogps) -> tuple[Tensor, Tensor]:
+    """Float64 [B], 0 where a row drew no mismatch, and which rows drew one."""
     if batch.mismatched_policy is None or batch.mismatched_reference is None:
-        return precise(batch.policy[:0])
-    ratio = precise(batch.mismatched_policy) - precise(batch.mismatched_reference)
-    drawn = ~(batch.mismatched_policy.isnan() & batch.mismatched_reference.isnan())
-    return ratio[drawn.to(ratio.device)]
+        none = torch.zeros_like(precise(batch.policy))
+        return none, none.bool()
+    policy, reference = precise(batch.mismatched_policy), precise(batch.mismatched_reference)
+    drawn = ~(policy.isnan() & reference.isnan())
+    return torch.where(drawn, policy - reference, 0.0), drawn
 
 
 def _update(state: State, sums: Sums, **_: Any) -> State:
