@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from likewise.data import read_feedback
 from likewise.data.convert import convert
+from likewise.data.read import read_feedback, write_skipped
 from likewise.data.tokens import TokenizedFeedback, tokenize_feedback
 from likewise.engine import derive
 from likewise.engine.checkpoint import Checkpoints
@@ -34,7 +34,9 @@ from likewise.errors import BadConfig, BadFeedback
 from likewise.evaluate.sample import sample
 from likewise.objectives import Objective, get_objective
 from likewise.report.run_page import SamplePair, run_page
-from likewise.schema import Content, Feedback, content_text
+from likewise.schema import Content, Feedback, plural
+
+_SKIPPED = "skipped_rows.jsonl"
 
 
 @dataclass(frozen=True)
@@ -141,7 +143,7 @@ class _Run:
         self.config = config = config.model_copy(
             update={"batch_size": size.value, "learning_rate": rate.value, "checkpoint_every": every.value}
         )
-        self._start_output()
+        self._start_output(feedback)
 
         trained = [p for p in wrapped.parameters() if p.requires_grad]
         fused = None if self.sharded else True
@@ -190,6 +192,9 @@ class _Run:
         self.accelerator.wait_for_everyone()
         with saving(folder):
             folder.mkdir(parents=True, exist_ok=True)
+            # Found out now rather than after hours of work.
+            write_text(folder / ".writable", "")
+            (folder / ".writable").unlink(missing_ok=True)
 
     def _read(self, source: Any) -> Feedback:
         config = self.config
@@ -199,11 +204,10 @@ class _Run:
             columns=config.columns,
             split=config.split,
             skip_bad_rows=config.skip_bad_rows,
-            skipped_to=self.output_dir / "skipped_rows.jsonl" if self.main and config.skip_bad_rows else None,
         )
         self.reporter.note(f"read {len(feedback):,} rows ({feedback.kind})")
         if feedback.skipped:
-            self.reporter.warn(f"{len(feedback.skipped):,} bad rows left out; see {self.output_dir}/skipped_rows.jsonl")
+            self.reporter.warn(f"{plural(len(feedback.skipped), 'bad row')} left out; see {self.output_dir / _SKIPPED}")
         options: dict[str, Any] = {}
         if feedback.kind == "rating":
             if self.objective.feedback == "label" and config.rating_threshold is not None:
@@ -291,11 +295,13 @@ class _Run:
         }
         return Setting("reference", self.config.reference, reasons[self.config.reference])
 
-    def _start_output(self) -> None:
-        """The first record: what this run is. It also makes an unwritable folder known before the work, not after."""
+    def _start_output(self, feedback: Feedback) -> None:
+        """The first records. They come after all checks, so that a run that is refused leaves the folder empty."""
         if self.main:
             clear_temporary(self.output_dir)
             write_text(self.output_dir / "run.yaml", write_config(self.config))
+            if feedback.skipped:
+                write_skipped(feedback.skipped, self.output_dir / _SKIPPED)
 
     def _needed(
         self, tokens: TokenizedFeedback, sequences: Sequences, pool: np.ndarray, held: np.ndarray, mismatched: Any
@@ -438,7 +444,3 @@ def _read_metrics(path: Path, steps: int) -> list[Metrics]:
                 found.append(entry)
     return found
 
-
-def shown(content: Content) -> str:
-    """A prompt in a line or two, for reports."""
-    return content if isinstance(content, str) else content_text(content)
