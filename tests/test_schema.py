@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from likewise.errors import BadConfig, BadRow
 from likewise.schema import (
@@ -166,7 +168,7 @@ def test_a_label_that_is_no_probability_is_refused(found):
         ({"completion": None}, "completion", "is null; expected text or a list of messages"),
         ({"completion": 7}, "completion", "is 7; expected text or a list of messages"),
         ({"completion": SAY}, "completion", "is a list of messages while the prompt is text"),
-        ({"completion": ASK + SAY, "prompt": ASK}, "completion", "has the roles user, assistant; expected an assistant"),
+        ({"completion": ASK + SAY, "prompt": ASK}, "completion", "has the roles user, assistant; expected"),
         ({"completion": []}, "completion", "is an empty list of messages"),
         ({"prompt": ""}, "prompt", "is empty"),
         ({"prompt": [{"role": "user", "content": " "}]}, "prompt", "is empty: no user turn says anything"),
@@ -236,6 +238,42 @@ def test_a_row_that_is_no_object_is_refused():
 
 def test_long_findings_are_shortened():
     assert len(str(refusal(label(label="yes" * 1000)))) < 250
+
+
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(), max_size=5) | st.just(10**400),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["role", "content", "text", "type", "message", "rating", "tool_calls"]) | st.integers(),
+            inner,
+        )
+    ),
+    max_leaves=8,
+)
+messages = st.lists(
+    st.fixed_dictionaries({"role": st.sampled_from(["user", "assistant", "tool", "bot"]), "content": anything}),
+    max_size=3,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(
+            ["prompt", "completion", "label", "chosen", "rejected", "completions", "rating", "weight", "tie"]
+        )
+        | st.integers(),
+        anything | messages | st.text(min_size=1, max_size=3),
+    ),
+    st.sampled_from(["label", "pair", "rating"]),
+)
+def test_whatever_stands_in_a_row_it_is_taken_or_refused_and_never_crashes(raw, kind):
+    try:
+        taken = check_row(raw, kind)
+    except BadRow as refused:
+        str(refused).encode()
+    else:
+        assert check_row(to_columns(taken), kind) == taken
 
 
 # --- kinds, options, and back again ----------------------------------------------------------------------------------

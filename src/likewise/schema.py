@@ -170,7 +170,7 @@ def no_kind(source: str, columns: Sequence[str]) -> BadFeedback:
 
 def _stand_in(name: str, required: Sequence[str], columns: Iterable[str]) -> str:
     """The column that is most likely meant by `name`: misspelt, or called as others call it; or ''."""
-    free = {c.lower(): c for c in columns if c not in required}
+    free = {str(c).lower(): c for c in columns if c not in required}
     close = difflib.get_close_matches(name, free, n=1, cutoff=0.75)
     usual = [other for other in _OTHER_NAMES.get(name, ()) if other in free]
     return next((free[c] for c in (*close, *usual)), "")
@@ -275,7 +275,7 @@ def _answer(raw: Any, prompt: Content, name: str) -> Answer:
         raise _Problem(name, f"has neither 'text' nor 'message'; it has {_names(raw)}")
     completion = _completion(content, prompt, name)
     if "rating" not in raw:
-        raise _Problem(name, f"has no 'rating'; it has {_names(raw)}{nearest('rating', raw)}")
+        raise _Problem(name, f"has no 'rating'; it has {_names(raw)}{nearest('rating', map(str, raw))}")
     return Answer(completion, _number(raw["rating"], f"{name}.rating"))
 
 
@@ -423,9 +423,13 @@ def _number(value: Any, name: str) -> float:
     value = _plain(value)
     if type(value) not in (int, float):
         raise _Problem(name, f"is {_a(value)}; expected a number")
-    if not math.isfinite(value):
-        raise _Problem(name, f"is {value}; expected a finite number")
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise _Problem(name, f"is {number}; expected a finite number")
+    return number
 
 
 def _weight(raw: Message) -> float:
@@ -489,7 +493,7 @@ def label_name(value: Any) -> str:
     """How a label is written on the left of --label-map."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, int | float):
+    if isinstance(value, float):
         return f"{value:g}"
     return "null" if value is None else str(value).strip()
 
@@ -634,7 +638,7 @@ def _plain(value: Any) -> Any:
 
 
 def _show(value: Any, width: int = 60) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=repr).encode(errors="backslashreplace").decode()
+    text = json.dumps(value, ensure_ascii=False, default=repr, skipkeys=True).encode(errors="backslashreplace").decode()
     return text if len(text) <= width else text[: width - 1] + "…"
 
 

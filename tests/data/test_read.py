@@ -247,7 +247,7 @@ def test_skipped_rows_are_listed_and_written_with_reasons(tmp_path):
     written = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [(w["row"], w["reason"]) for w in written] == [(s.row, s.reason) for s in read.skipped]
     assert written[0] == {"row": 3, "reason": "'prompt' is empty", "found": {**ROWS[0], "prompt": ""}}
-    assert written[1]["found"] == '{"prompt": '
+    assert written[1]["found"] == '{"prompt":'
 
 
 def test_nothing_is_written_where_nothing_was_skipped(tmp_path):
@@ -274,7 +274,7 @@ LATIN1 = lines(*ROWS).encode() + '{"prompt": "café", "completion": "Oui.", "lab
     [
         ("a.jsonl", lines(ROWS[0], '{"prompt": "Why?",'), ["row 2: line 2 is not valid JSON: ", " at column 19"]),
         ("a.jsonl", LATIN1, ["row 3: 'prompt' is not valid UTF-8: the byte 0xe9 after \"caf\"", "iconv"]),
-        ("a.jsonl", lines({"prompt": "Why?", "completion": "x", "lable": True}), ["label=lable", "did you mean 'lable'"]),
+        ("a.jsonl", lines({"prompt": "Why?", "completion": "x", "lable": 1}), ["label=lable", "did you mean 'lable'"]),
         ("a.jsonl", lines(*ROWS, {"prompt": "Why?", "completion": "x", "lable": True}),
          ["row 3: 'label' is missing", "--columns label=lable"]),
         ("a.jsonl", lines(*ROWS, {**ROWS[0], "label": None}), ["row 3: 'label' is null; expected true or false"]),
@@ -296,13 +296,13 @@ LATIN1 = lines(*ROWS).encode() + '{"prompt": "café", "completion": "Oui.", "lab
         ("a.json", "3", ["holds the JSON value '3'; expected a list of objects"]),
         ("a.json", "[]", ["holds no rows"]),
         ("a.csv", "prompt,completion\nWhy?,x\n", ["label feedback needs the column 'label'"]),
-        ("a.csv", "prompt,completion,label\nWhy?,Well, no.,true\nWho?,Me.,1\n", ["row 1: has 4 cells; the header has 3"]),
+        ("a.csv", "prompt,completion,label\nWhy?,Well, no.,true\nWho?,Me.,1\n", ["row 1: has 4 cells; the header"]),
         ("a.csv", "prompt,completion,label\nWhy?,x,maybe\n", ["row 1: 'label' is \"maybe\"", "--label-map maybe=true"]),
         ("a.csv", "prompt,completion,label\nWhy?,x,\n", ["row 1: 'label' is null"]),
         ("a.csv", "prompt,completion,rating\nWhy?,x,good\n", ["'rating' is the text \"good\"; expected a number"]),
         ("a.csv", 'prompt,completion,label\nWhy?,"x,true\n', ["is not valid CSV near line 2"]),
         ("a.csv", "prompt,completion,completion\n", ["the header names 'completion' twice"]),
-        ("a.csv", "prompt,completion,label\ncaf\xe9,x,1\nb,x,1\n".encode("latin-1"), ["row 1: 'prompt' is not valid UTF-8"]),
+        ("a.csv", b"prompt,completion,label\ncaf\xe9,x,1\nb,x,1\n", ["row 1: 'prompt' is not valid UTF-8"]),
         ("a.csv", "", ["holds no rows"]),
         ("a.parquet", "not parquet", ["cannot be read as Parquet"]),
         ("a.txt", "x", [".txt is no format likewise reads; expected .jsonl"]),

@@ -30,7 +30,7 @@ class Converted(NamedTuple):
 def ratings_to_labels(rows: Sequence[RatingRow], threshold: float | None = None) -> Converted:
     """A thumb for every rated answer: up from `threshold`, by default from the top grade found anywhere in `rows`.
 
-    Source: arXiv:2404.04656, section 5: helpfulness 4 of 0-4 is up, 3 and below is down.
+    Source: arXiv:2404.04656: helpfulness 4 of 0-4 is up, 3 and below is down.
     """
     if threshold is None:
         threshold = top_grade(rows)
@@ -206,13 +206,13 @@ def _from_ratings_pairs(feedback: Feedback, threshold: float | None, how: Any) -
 
 def _from_pairs_labels(feedback: Feedback, threshold: float | None, how: str | None) -> tuple[Converted, str]:
     made = pairs_to_labels(feedback.rows)
-    left_out = f"; {made.dropped:,} ties left out" if made.dropped else ""
+    left_out = f"; {plural(made.dropped, 'tie')} left out" if made.dropped else ""
     return made, f"{plural(len(feedback.rows), 'pair')} → {len(made.rows):,} thumbs (both sides){left_out}"
 
 
 def _from_labels_pairs(feedback: Feedback, threshold: float | None, how: Any) -> tuple[Converted, str]:
     made = labels_to_pairs(feedback.rows, how or "matched")
-    left_out = f"; {made.dropped:,} prompts without both an up and a down left out" if made.dropped else ""
+    left_out = f"; {plural(made.dropped, 'prompt')} without both an up and a down left out" if made.dropped else ""
     return (
         made,
         f"{plural(len(feedback.rows), 'thumb')} → {plural(len(made.rows), 'pair')} ({how or 'matched'}){left_out}",
@@ -226,10 +226,10 @@ def _from_pairs_ratings(feedback: Feedback, threshold: float | None, how: str | 
 
 def _from_labels_ratings(feedback: Feedback, threshold: float | None, how: str | None) -> tuple[Converted, str]:
     made = labels_to_ratings(feedback.rows)
-    left_out = f"; {made.dropped:,} prompts with a single answer left out" if made.dropped else ""
+    left_out = f"; {plural(made.dropped, 'prompt')} with a single answer left out" if made.dropped else ""
     return (
         made,
-        f"{plural(len(feedback.rows), 'thumb')} → {plural(len(made.rows), 'group')} that share a prompt{left_out}",
+        f"{plural(len(feedback.rows), 'thumb')} → {plural(len(made.rows), 'group')} by prompt{left_out}",
     )
 
 

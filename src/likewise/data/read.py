@@ -120,10 +120,8 @@ def _tell_kind(head: list[tuple[int, Any]], wanted: str | None, names: Mapping[s
     columns = list(dict.fromkeys(chain.from_iterable(shapes)))
     for ours, theirs in (names or {}).items():
         if shapes and theirs not in columns:
-            have = ", ".join(map(repr, columns))
-            raise BadFeedback(
-                f"{source}: no column {theirs!r} (--columns {ours}={theirs}); found {have}{nearest(theirs, columns)}"
-            )
+            found = ", ".join(map(repr, columns)) + nearest(theirs, map(str, columns))
+            raise BadFeedback(f"{source}: no column {theirs!r} (--columns {ours}={theirs}); found {found}")
     if wanted is not None:
         return wanted  # type: ignore[return-value]
     renamed = {theirs: ours for ours, theirs in (names or {}).items()}
@@ -187,7 +185,7 @@ def write_skipped(skipped: Iterable[SkippedRow], path: str | PathLike[str]) -> N
         with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
             for row in skipped:
                 record = {"row": row.row, "reason": row.reason, "found": row.found}
-                file.write(json.dumps(record, ensure_ascii=False, default=str) + "\n")
+                file.write(json.dumps(record, ensure_ascii=False, default=str, skipkeys=True) + "\n")
     except OSError as error:
         raise CannotSave(f"{path}: cannot write the skipped rows: {error.strerror}.") from error
 
