@@ -52,13 +52,16 @@ class Curve:
     steps: list[int]
     values: list[float]
     smooth: list[float] | None
-    errors: list[float] | None
+    errors: list[float] | None  # standard errors of single steps, smoothed as the values are
+
+    @property
+    def line_values(self) -> list[float]:
+        return self.values if self.smooth is None else self.smooth
 
     @property
     def ends(self) -> tuple[float, float]:
         """Where it starts and ends, without the noise where that was smoothed."""
-        drawn = self.smooth or self.values
-        return drawn[0], drawn[-1]
+        return self.line_values[0], self.line_values[-1]
 
 
 @dataclass(frozen=True)
@@ -90,8 +93,9 @@ SUBJECTS = (
     ),
     Subject(
         "accuracy", LEARNT, "Accuracy on the pairs of each step",
-        "Share of pairs whose chosen answer is ahead, by reward and by plain likelihood; it should rise above one half.",
-        "share of pairs", (Line("objective/accuracy", "by reward"), Line("objective/ranking_accuracy", "by likelihood")),
+        "Share of pairs with the chosen answer ahead, by reward and by likelihood; it should rise above one half.",
+        "share of pairs",
+        (Line("objective/accuracy", "by reward"), Line("objective/ranking_accuracy", "by likelihood")),
         ".0%",
     ),
     Subject(
@@ -111,11 +115,11 @@ SUBJECTS = (
     ),
     Subject(
         "baseline", INSIDE, "KTO baseline",
-        "Before the clamp it estimates how far the model has moved; wherever it lies below 0, the loss used 0.",
+        "How far the model seems to have moved; the band is one standard error of a step, and steps below 0 used 0.",
         "nats",
         (
-            Line("objective/baseline_raw", "before the clamp, ± 1 standard error", error="objective/baseline_stderr"),
-            Line("objective/baseline", "after it, as used", noisy=False),
+            Line("objective/baseline_raw", "before the clamp", error="objective/baseline_stderr"),
+            Line("objective/baseline", "after it, as used"),
         ),
     ),
     Subject(
@@ -127,8 +131,8 @@ SUBJECTS = (
         "norm before clipping", (Line("grad_norm", "gradient norm"),),
     ),
     Subject(
-        "learning_rate", MACHINE, "Learning rate", "A warm-up, then the schedule: as planned, nothing learnt from data.",
-        "per step", (Line("learning_rate", "learning rate", noisy=False),), "~g",
+        "learning_rate", MACHINE, "Learning rate", "The plan, not a result: a warm-up, then the schedule.",
+        "learning rate", (Line("learning_rate", "learning rate", noisy=False),),
     ),
     Subject(
         "speed", MACHINE, "Speed", "It should be level; a lasting drop means that something else used the machine.",
@@ -170,11 +174,11 @@ def _curve(metrics: Metrics, line: Line) -> Curve | None:
     if not logged or (line.unless_zero and all(m[line.metric] == 0 for m in logged)):
         return None
     values = [float(m[line.metric]) for m in logged]
+    window = smoothing_window(len(values)) if line.noisy else 1
+    smooth = smoothed(values, window) if window > 1 else None
     errors = None
-    if line.error and any(_finite(m.get(line.error)) for m in logged):
-        errors = [float(m[line.error]) if _finite(m.get(line.error)) else 0.0 for m in logged]
-    window = smoothing_window(len(values))
-    smooth = smoothed(values, window) if line.noisy and window > 1 else None
+    if line.error and all(_finite(m.get(line.error)) for m in logged):
+        errors = smoothed([float(m[line.error]) for m in logged], window)
     return _thin(Curve(line, "a", [int(m["step"]) for m in logged], values, smooth, errors))
 
 
@@ -190,7 +194,8 @@ def smoothing_window(count: int) -> int:
 def smoothed(values: Sequence[float], window: int) -> list[float]:
     """Mean of the `window` values around each; of those there are at the ends."""
     half = window // 2
-    return [math.fsum(part) / len(part) for part in (values[max(0, i - half) : i + half + 1] for i in range(len(values)))]
+    around = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
+    return [math.fsum(part) / len(part) for part in around]
 
 
 def _thin(curve: Curve) -> Curve:
@@ -199,11 +204,13 @@ def _thin(curve: Curve) -> Curve:
     if every == 1:
         return curve
     kept = [*range(0, len(curve.steps) - 1, every), len(curve.steps) - 1]
-    picked = {
-        name: [column[i] for i in kept] if (column := getattr(curve, name)) is not None else None
-        for name in ("steps", "values", "smooth", "errors")
-    }
-    return replace(curve, **picked)
+
+    def picked(column: Any) -> Any:
+        return None if column is None else [column[i] for i in kept]
+
+    return Curve(
+        curve.line, curve.colour, picked(curve.steps), picked(curve.values), picked(curve.smooth), picked(curve.errors)
+    )
 
 
 def _level(
@@ -244,7 +251,7 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
         at = math.log10(value) if _log_scale(figure) else value
         annotations.append(
             {"text": text, "x": ends[1], "y": at, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
-             "font": {"color": "--muted", "size": 11}}
+             "font": {"color": "--muted", "size": 11}, "bgcolor": "--paper", "borderpad": 1}
         )  # fmt: skip
     return {"data": traces, "layout": _layout(figure) | {"annotations": annotations}}
 
@@ -266,8 +273,8 @@ def _trace(x: list[int], y: list[float], name: str, **style: Any) -> dict[str, A
 
 def _band(curve: Curve) -> list[dict[str, Any]]:
     assert curve.errors is not None
-    low = [v - e for v, e in zip(curve.values, curve.errors, strict=True)]
-    high = [v + e for v, e in zip(curve.values, curve.errors, strict=True)]
+    low = [v - e for v, e in zip(curve.line_values, curve.errors, strict=True)]
+    high = [v + e for v, e in zip(curve.line_values, curve.errors, strict=True)]
     bare = {"width": 0, "color": "--clear"}
     return [
         _quiet(x=curve.steps, y=low, line=bare),
@@ -302,8 +309,8 @@ def _layout(figure: Figure) -> dict[str, Any]:
         "tickformat": ",d", "range": [min(steps) - room, max(steps) + room], "hoverformat": ",d",
     }  # fmt: skip
     return {
-        "showlegend": False, "hovermode": "x unified", "dragmode": False, "autosize": True, "height": 250,
-        "margin": {"l": 4, "r": 6, "t": 8, "b": 4}, "paper_bgcolor": "--clear", "plot_bgcolor": "--clear",
+        "showlegend": False, "hovermode": "x unified", "dragmode": False, "autosize": True, "height": 240,
+        "margin": {"l": 4, "r": 16, "t": 8, "b": 4}, "paper_bgcolor": "--clear", "plot_bgcolor": "--clear",
         "font": {"color": "--muted", "size": 12, "family": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"},
         "hoverlabel": {"bgcolor": "--paper", "bordercolor": "--rule", "font": {"color": "--ink", "size": 12}},
         "xaxis": x, "yaxis": y,

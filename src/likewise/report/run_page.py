@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 # Text colours have a contrast of at least 4.5 : 1 on `paper` and on `card`.
 PALETTE = {
     "light": {
-        "paper": "#fdfdfc", "card": "#f5f4f1", "ink": "#1c1e21", "muted": "#5d6268", "rule": "#e6e4df", "zero": "#bdbab3",
-        "a": "#1f6391", "b": "#b0500c", "c": "#6a4c9c", "good": "#1b7443", "attention": "#975200",
+        "paper": "#fdfdfc", "card": "#f5f4f1", "ink": "#1c1e21", "muted": "#5d6268", "rule": "#e6e4df",
+        "zero": "#bdbab3", "a": "#1f6391", "b": "#b0500c", "c": "#6a4c9c", "good": "#1b7443", "attention": "#975200",
         "a-soft": "rgba(31,99,145,0.13)", "b-soft": "rgba(176,80,12,0.13)", "c-soft": "rgba(106,76,156,0.13)",
         "clear": "rgba(0,0,0,0)",
     },
     "dark": {
-        "paper": "#141618", "card": "#1d2023", "ink": "#e9e7e3", "muted": "#a3a8ad", "rule": "#2d3135", "zero": "#565b60",
-        "a": "#7cb9e8", "b": "#f0a260", "c": "#bba6e6", "good": "#72cf9a", "attention": "#efb35f",
+        "paper": "#141618", "card": "#1d2023", "ink": "#e9e7e3", "muted": "#a3a8ad", "rule": "#2d3135",
+        "zero": "#565b60", "a": "#7cb9e8", "b": "#f0a260", "c": "#bba6e6", "good": "#72cf9a", "attention": "#efb35f",
         "a-soft": "rgba(124,185,232,0.18)", "b-soft": "rgba(240,162,96,0.18)", "c-soft": "rgba(187,166,230,0.18)",
         "clear": "rgba(0,0,0,0)",
     },
@@ -86,7 +86,8 @@ def run_page(
         loader=PackageLoader("likewise.report"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    environment.filters |= {"number": words.number, "plain": words.plain, "showable": words.showable}
+    filters: dict[str, Any] = {"number": words.number, "plain": words.plain, "showable": words.showable}
+    environment.filters.update(filters)
     drawn = figures(metrics, max_grad_norm=config.max_grad_norm)
     source = environment.loader.get_source(environment, "run_page.js")[0] if environment.loader else ""
     scripts = [f"\n{get_plotlyjs()}\n", f"\n{source}\n"] if drawn else []
@@ -145,8 +146,7 @@ def _shown(figure: Figure) -> dict[str, Any]:
             "name": curve.line.name,
             "colour": curve.colour,
             "dashed": curve.colour != "a",
-            "first": words.number(curve.ends[0]),
-            "last": words.number(curve.ends[1]),
+            "ends": words.change(*curve.ends),
         }
         for curve in figure.curves
     ]
@@ -179,13 +179,14 @@ def _config_text(config: AlignConfig) -> str:
 
 def _repeat(config: AlignConfig) -> str:
     """What must be there again for the command to work, if it is not all in run.yaml."""
-    missing = [what for what, here in (("model", config.model == "given"), ("rows", config.feedback == "given rows")) if here]
+    missing = {}
+    if config.model == "given":
+        missing["model"] = "--model"
+    if config.feedback == "given rows":
+        missing["rows"] = "--feedback"
     if not missing:
         return ""
-    return f"The {' and the '.join(missing)} were given from Python; add {' and '.join(_FLAGS[m] for m in missing)}."
-
-
-_FLAGS = {"model": "--model", "rows": "--feedback"}
+    return f"Given from Python, so to be named again: the {' and the '.join(missing)} ({', '.join(missing.values())})."
 
 
 def made_with(config: AlignConfig) -> dict[str, str]:

@@ -40,14 +40,24 @@ def number(value: float) -> str:
     return text.replace("-", "−")
 
 
+def change(first: float, last: float) -> str:
+    """Where a curve started and ended, both to the same decimals."""
+    size = max(abs(first), abs(last))
+    if math.isfinite(size) and 1e-3 <= size < 1000:
+        decimals = 2 - math.floor(math.log10(size))
+        first_text, last_text = (f"{value:.{decimals}f}" if value else "0" for value in (first, last))
+        return f"{first_text} → {last_text}".replace("-", "−")
+    return f"{number(first)} → {number(last)}"
+
+
 def plain(value: Any) -> str:
-    """A fact or a setting: counts with thousands separators, paths by their last part."""
+    """A fact or a setting as it could be typed, but for thousands separators; of a whole path, the last part."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
         return f"{value:,}"
     if isinstance(value, float):
-        return number(value)
+        return re.sub(r"e([+-])0*", lambda e: "e" + e[1].replace("+", ""), f"{value:g}")
     text = str(value)
     return short_name(text) if os.path.isabs(text) else text
 
