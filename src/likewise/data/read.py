@@ -34,6 +34,7 @@ from likewise.schema import (
     check_row,
     content_key,
     kind_of,
+    misspelt,
     no_kind,
     parse_columns,
     parse_label_map,
@@ -240,9 +241,10 @@ def _missing(path: Path, name: str) -> BadFeedback:
     if not path.parent.is_dir():
         return BadFeedback(f"{name}: no such file; the folder {str(path.parent)!r} does not exist.")
     siblings = [p.name for p in path.parent.iterdir() if p.is_file()]
-    close = nearest(path.name, siblings)
+    if close := misspelt(path.name, siblings):
+        return BadFeedback(f"{name}: no such file; did you mean {close!r}?")
     listed = ", ".join(sorted(s for s in siblings if _suffix(Path(s)) in SUFFIXES)[:5])
-    return BadFeedback(f"{name}: no such file" + (close or (f"; in that folder: {listed}" if listed else ".")))
+    return BadFeedback(f"{name}: no such file" + (f"; in that folder: {listed}." if listed else "."))
 
 
 @contextmanager
