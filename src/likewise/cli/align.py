@@ -22,6 +22,7 @@ def align(*, config: Path | None = None, quiet: bool = False, **given: Any) -> N
     from likewise.engine import align as run
     from likewise.engine.config import make_config
     from likewise.engine.progress import Reporter
+    from likewise.engine.workers import leave_workers
 
     values = read_config(config) if config is not None else {}
     values |= {key: value for key, value in given.items() if value is not None}
@@ -30,7 +31,10 @@ def align(*, config: Path | None = None, quiet: bool = False, **given: Any) -> N
             values[key] = _pairs(key, values[key])
     checked = make_config(values)
     keys = checked.model_dump(exclude={"model", "feedback", "objective"})
-    run(checked.model, checked.feedback, checked.objective, reporter=Reporter(quiet=quiet), **keys)
+    try:
+        run(checked.model, checked.feedback, checked.objective, reporter=Reporter(quiet=quiet), **keys)
+    finally:
+        leave_workers()
 
 
 def _pairs(key: str, text: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class TrainingTensors:
         """Gathered to whole tensors; every worker must call this, the first one gets the result."""
         options = StateDictOptions(full_state_dict=sharded, cpu_offload=sharded, ignore_frozen_params=True)
         weights = get_model_state_dict(model, options=options)
-        moments = get_optimizer_state_dict(model, optimizer, options=options)["state"]
+        moments = get_optimizer_state_dict(model, optimizer, options=options).get("state", {})  # empty but on the first
         flat = {f"{name}{_SEPARATOR}{key}": value for name, part in moments.items() for key, value in part.items()}
         state = {f"objective{_SEPARATOR}{name}": value.cpu() for name, value in objective_state.items()}
         state[f"random{_SEPARATOR}cpu"] = torch.get_rng_state()

@@ -30,6 +30,7 @@ from likewise.engine.reference import CachedReference, LiveReference, ReferenceC
 from likewise.engine.sequences import Mismatched, Sequences
 from likewise.engine.summary import Summary, summarise
 from likewise.engine.trainer import Metrics, Scorer, Trainer
+from likewise.engine.workers import is_sharded, join_workers, prepare
 from likewise.errors import BadConfig, BadFeedback
 from likewise.evaluate.sample import sample
 from likewise.objectives import Objective, get_objective
@@ -87,16 +88,12 @@ class _Run:
     """One run, stage by stage; what several stages need stands on it."""
 
     def __init__(self, config: AlignConfig, reporter: Reporter | None) -> None:
-        from accelerate import Accelerator
-
         self.config = config
         self.objective: Objective = get_objective(config.objective)
-        self.accelerator = Accelerator(
-            mixed_precision="bf16" if config.dtype == "bfloat16" else "no", step_scheduler_with_optimizer=False
-        )
+        self.accelerator = join_workers(config.dtype)
+        self.sharded = is_sharded(self.accelerator)
         self.main = bool(self.accelerator.is_main_process)
         self.reporter = (reporter or Reporter()) if self.main else Reporter(quiet=True)
-        self.sharded = self.accelerator.distributed_type.value == "FSDP"
         self.output_dir = config.output_dir
 
     def align(self, model: Any, tokenizer: Any, source: Any) -> AlignResult:
@@ -145,12 +142,7 @@ class _Run:
         )
         self._start_output(feedback)
 
-        trained = [p for p in wrapped.parameters() if p.requires_grad]
-        fused = None if self.sharded else True
-        betas, decay = config.adam_betas, config.weight_decay
-        optimizer = torch.optim.AdamW(trained, lr=rate.value, betas=betas, weight_decay=decay, fused=fused)
-        prepared, optimizer = self.accelerator.prepare(wrapped, optimizer)
-        optimizer = getattr(optimizer, "optimizer", optimizer)
+        prepared, optimizer = prepare(self.accelerator, wrapped, self._optimizer)
         scorer = Scorer(
             prepared,
             self.accelerator,
@@ -256,6 +248,17 @@ class _Run:
         if self.config.layout == "auto":
             return bool(self.accelerator.device.type == "cpu")
         return self.config.layout == "packed"
+
+    def _optimizer(self, model: torch.nn.Module) -> torch.optim.Optimizer:
+        trained = [p for p in model.parameters() if p.requires_grad]
+        assert self.config.learning_rate is not None
+        return torch.optim.AdamW(
+            trained,
+            lr=self.config.learning_rate,
+            betas=self.config.adam_betas,
+            weight_decay=self.config.weight_decay,
+            fused=None if self.sharded else True,
+        )
 
     def _identity(self, causal: Any, tokens: TokenizedFeedback, train: np.ndarray) -> dict[str, Any]:
         """What a checkpoint must agree with to be resumed."""

@@ -267,8 +267,8 @@ class Trainer:
 
     def _clip(self) -> float:
         parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
-        norm = self._accelerator.clip_grad_norm_(parameters, self.config.max_grad_norm)
-        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)
+        norm: Any = torch.nn.utils.clip_grad_norm_(parameters, self.config.max_grad_norm)
+        return float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm)  # sharded: over all workers
 
     @property
     def _reward_scale(self) -> float:
