@@ -232,6 +232,16 @@ def check_row(
         raise BadRow(source, row, name, found.problem, found.mend) from None
 
 
+def check_prompt(raw: Any, *, source: str, row: int) -> Content:
+    """The prompt of a row of which nothing else is needed. Raises: BadRow."""
+    try:
+        if not isinstance(raw, dict):
+            raise _Problem(None, f"is {_a(raw)}; expected an object with columns")
+        return _prompt(_get(raw, "prompt", "label", ("prompt",)))
+    except _Problem as found:
+        raise BadRow(source, row, found.field, found.problem, found.mend) from None
+
+
 def _label_row(raw: Message, row: int, label_map: Mapping[str, float] | None) -> LabelRow:
     prompt = _prompt(_get(raw, "prompt", "label"))
     completion = _completion(_get(raw, "completion", "label"), prompt, "completion")

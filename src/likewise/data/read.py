@@ -25,12 +25,14 @@ from likewise.schema import (
     OPTIONAL,
     REQUIRED,
     Answer,
+    Content,
     Feedback,
     Kind,
     LabelRow,
     PairRow,
     RatingRow,
     SkippedRow,
+    check_prompt,
     check_row,
     content_key,
     kind_of,
@@ -112,6 +114,30 @@ class _Unreadable:
     text: str
     problem: str
     mend: str = ""
+
+
+def read_prompts(source: str | PathLike[str], *, limit: int | None = None) -> list[Content]:
+    """The prompts of a file in any format that feedback has (other columns are ignored), each once, in order.
+
+    A .txt file holds one plain prompt a line. Raises: BadFeedback, or BadRow for a prompt that cannot be used.
+    """
+    path = Path(source).expanduser()
+    if path.suffix == ".txt" and path.is_file():
+        with _binary(path, str(source)) as file:
+            lines = (line.decode("utf-8", "replace").rstrip("\r\n") for line in file)
+            return list(islice(dict.fromkeys(line for line in lines if line.strip()), limit))
+    name, raw_rows = _open(source, "train", None)
+    found: dict[Any, Content] = {}
+    for number, raw in raw_rows:
+        if isinstance(raw, _Unreadable):
+            raise BadRow(name, number, None, raw.problem, raw.mend)
+        prompt = check_prompt(raw, source=name, row=number)
+        found.setdefault(content_key(prompt), prompt)
+        if len(found) == limit:
+            break
+    if not found:
+        raise BadFeedback(f"{name}: holds no prompts.")
+    return list(found.values())
 
 
 def _tell_kind(head: list[tuple[int, Any]], wanted: str | None, names: Mapping[str, str] | None, source: str) -> Kind:

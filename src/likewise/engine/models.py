@@ -40,7 +40,9 @@ def load_tokenizer(name: str, *, chat_template: Path | None = None, trust_remote
 def load_model(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Any:
     """A causal language model in evaluation mode, its dropout switched off for good. Raises: BadModel."""
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # this project shows its own
     if Path(name).is_dir() and (Path(name) / "adapter_config.json").exists():
         return _load_adapted(name, dtype, trust_remote_code)
     try:
