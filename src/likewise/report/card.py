@@ -105,12 +105,16 @@ def _how(config: AlignConfig, facts: dict[str, Any]) -> str:
         "batch size": "derived" if config.batch_size is None else words.plain(config.batch_size),
         "learning rate": "derived" if config.learning_rate is None else words.plain(config.learning_rate),
         "schedule": f"{config.schedule}, warm-up over {config.warmup:.0%} of the steps",
-        "length": f"{config.epochs:g} {'epoch' if config.epochs == 1 else 'epochs'}"
-        + (f", at most {config.max_steps:,} steps" if config.max_steps else ""),
+        "length": _length(config),
         "longest prompt and answer": f"{config.max_tokens:,} tokens",
         "seed": str(config.seed),
     }
     return "| | |\n|---|---|\n" + "\n".join(f"| {name} | {value} |" for name, value in rows.items())
+
+
+def _length(config: AlignConfig) -> str:
+    epochs = f"{config.epochs:g} {'epoch' if config.epochs == 1 else 'epochs'}"
+    return epochs + (f", at most {config.max_steps:,} steps" if config.max_steps else "")
 
 
 def _found(summary: Summary, heldout: HeldOut | None) -> str:

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
+
 Metrics = Sequence[dict[str, Any]]
 
 LEARNT, INSIDE, MACHINE = "What was learnt", "Inside the objective", "How the run went"
@@ -175,11 +177,24 @@ def _curve(metrics: Metrics, line: Line) -> Curve | None:
         return None
     values = [float(m[line.metric]) for m in logged]
     window = smoothing_window(len(values)) if line.noisy else 1
-    smooth = smoothed(values, window) if window > 1 else None
+    drawn = _drawn(len(values))
     errors = None
     if line.error and all(_finite(m.get(line.error)) for m in logged):
-        errors = smoothed([float(m[line.error]) for m in logged], window)
-    return _thin(Curve(line, "a", [int(m["step"]) for m in logged], values, smooth, errors))
+        errors = smoothed([float(m[line.error]) for m in logged], window, drawn)
+    return Curve(
+        line=line,
+        colour=_COLOURS[0],
+        steps=[int(logged[i]["step"]) for i in drawn],
+        values=[values[i] for i in drawn],
+        smooth=smoothed(values, window, drawn) if window > 1 else None,
+        errors=errors,
+    )
+
+
+def _drawn(count: int) -> list[int]:
+    """Which of so many points are drawn: every k-th where there are very many, and always the last."""
+    every = max(1, -(-count // _MOST_POINTS))
+    return [*range(0, count - 1, every), count - 1]
 
 
 def _finite(value: Any) -> bool:
@@ -191,26 +206,12 @@ def smoothing_window(count: int) -> int:
     return 1 if count < _FEWEST_TO_SMOOTH else max(5, count // 12 // 2 * 2 + 1)
 
 
-def smoothed(values: Sequence[float], window: int) -> list[float]:
-    """Mean of the `window` values around each; of those there are at the ends."""
-    half = window // 2
-    around = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
-    return [math.fsum(part) / len(part) for part in around]
-
-
-def _thin(curve: Curve) -> Curve:
-    """Every k-th point, and always the last, of a curve with very many."""
-    every = -(-len(curve.steps) // _MOST_POINTS)
-    if every == 1:
-        return curve
-    kept = [*range(0, len(curve.steps) - 1, every), len(curve.steps) - 1]
-
-    def picked(column: Any) -> Any:
-        return None if column is None else [column[i] for i in kept]
-
-    return Curve(
-        curve.line, curve.colour, picked(curve.steps), picked(curve.values), picked(curve.smooth), picked(curve.errors)
-    )
+def smoothed(values: Sequence[float], window: int, places: Sequence[int] | None = None) -> list[float]:
+    """Mean of the `window` values around each place (all if not given); of those there are at the ends."""
+    # No running sum: one huge value would spoil all that follow it.
+    column, half = np.asarray(values, dtype=float), window // 2
+    places = range(len(values)) if places is None else places
+    return [float(column[max(0, i - half) : i + half + 1].mean()) for i in places]
 
 
 def _level(

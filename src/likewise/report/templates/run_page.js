@@ -20,10 +20,10 @@ const drawForScreen = () => draw(dark.matches ? "dark" : "light");
 drawForScreen();
 dark.addEventListener("change", drawForScreen);
 addEventListener("beforeprint", () => {
-  document.querySelectorAll("details").forEach((d) => { d.dataset.was = d.open; d.open = true; });
+  document.querySelectorAll(".chat details").forEach((d) => { d.dataset.was = d.open; d.open = true; });
   draw("light", { autosize: false, width: 320, height: 210 });
 });
 addEventListener("afterprint", () => {
-  document.querySelectorAll("details").forEach((d) => { d.open = d.dataset.was === "true"; });
+  document.querySelectorAll(".chat details").forEach((d) => { d.open = d.dataset.was === "true"; });
   drawForScreen();
 });
