@@ -206,7 +206,8 @@ def run(side: Side, job: dict[str, Any], name: str) -> dict[str, Any]:
         tail = "\n".join((folder / "log.txt").read_text().splitlines()[-15:])
         raise SystemExit(f"{side.name} failed; the end of its log:\n{tail}")
     result = json.loads((folder / "result.json").read_text())
-    shutil.rmtree(folder / "out", ignore_errors=True)
+    for leftover in ("out", "reference-cache", "cache"):
+        shutil.rmtree(folder / leftover, ignore_errors=True)
     result["machine_load_before"] = load
     result["examples_per_second"] = result["examples"] / result["seconds"]["job"]
     result["examples_per_second_with_load"] = result["examples"] / result["seconds"]["job_and_load"]
@@ -343,6 +344,9 @@ def parse_arguments() -> argparse.Namespace:
         choices=TRL_SETTINGS,
         help="a setting of TRL to run, may be repeated (default: batch-8 and accumulate-1x8)",
     )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="an option of likewise.align, may be repeated"
+    )
     parser.add_argument("--without-likewise", action="store_true", help="run TRL alone")
     parser.add_argument("--without-trl", action="store_true", help="run likewise alone")
     parser.add_argument("--losses", type=int, default=160, help="rows for the comparison of step losses; 0: none")
@@ -367,7 +371,8 @@ def sides_of(args: argparse.Namespace) -> list[Side]:
         names = args.trl or ["batch-8", "accumulate-1x8"]
         sides += [Side(f"trl {name}", "trl", python, TRL_SETTINGS[name]) for name in names]
     if not args.without_likewise:
-        sides.append(Side("likewise", "likewise", Path(sys.executable), {}))
+        options = {key: json.loads(value) for key, value in (given.split("=", 1) for given in args.set)}
+        sides.append(Side("likewise", "likewise", Path(sys.executable), options))
     return sides
 
 

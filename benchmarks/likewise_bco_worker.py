@@ -45,7 +45,7 @@ def peak_rss_bytes() -> int:
 def settings_of(job: dict[str, Any]) -> dict[str, Any]:
     return {
         "output_dir": job["output_dir"],
-        "objective": "bco" if job["shift"] == "running" else "bce",
+        "objective": "bco" if job["shift"] == "running" else "bce",  # bce is bco with its shift at 0
         "beta": job["beta"],
         "epochs": 1,
         "batch_size": job["batch_size"],
@@ -62,6 +62,7 @@ def settings_of(job: dict[str, Any]) -> dict[str, Any]:
         "seed": job["seed"],
         "checkpoint_every": 0,
         "report_samples": 0,
+        "cache_dir": str(Path(job["output_dir"]).with_name("reference-cache")),  # empty: the pass is in the figure
         **job["settings"],
     }
 
@@ -84,3 +85,50 @@ def token_figures(job: dict[str, Any], tokenizer: Any) -> dict[str, Any]:
         "rows_over_the_limit": len(tokens.trimmed_prompts) + len(tokens.skipped),
         "row_hashes": hashes,
     }
+
+
+def main(job_path: str, result_path: str) -> None:
+    job = json.loads(Path(job_path).read_text())
+    torch.set_num_threads(job["threads"])
+
+    load_started = time.perf_counter()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(job["model"])
+    model = transformers.AutoModelForCausalLM.from_pretrained(job["model"], dtype=torch.float32)
+    loaded = time.perf_counter()
+    rss_loaded = peak_rss_bytes()
+
+    settings = settings_of(job)
+    done = align(model, job["rows"], tokenizer=tokenizer, **settings)
+    finished = time.perf_counter()
+    peak = peak_rss_bytes()
+
+    training = sum(step["seconds"] for step in done.metrics)
+    result = {
+        "library": "likewise",
+        "versions": {name: version(name) for name in ("likewise", "torch", "transformers", "accelerate")},
+        "settings": job["settings"],
+        "threads": torch.get_num_threads(),
+        "seconds": {
+            "imports": IMPORTED - STARTED,
+            "load": loaded - load_started,
+            "train": training,
+            "outside_steps": finished - loaded - training,  # rows, reference pass, saving, report
+            "job": finished - loaded,
+            "job_and_load": finished - load_started,
+        },
+        "examples": sum(step["examples"] for step in done.metrics),
+        "steps": len(done.metrics),
+        "computed_positions": sum(step["tokens"] for step in done.metrics),
+        "peak_rss_bytes": peak,
+        "rss_after_load_bytes": rss_loaded,
+        "processor_seconds": time.process_time(),
+        "step_losses": [step["loss"] for step in done.metrics],
+        "shift": done.metrics[-1].get("objective/shift"),
+        "tokens": token_figures(job, tokenizer),
+    }
+    Path(result_path).write_text(json.dumps(result, indent=1))
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    main(sys.argv[1], sys.argv[2])

@@ -201,6 +201,7 @@ def main(job_path: str, result_path: str) -> None:
         "peak_rss_bytes": peak_trained,
         "peak_rss_bytes_with_save": peak_rss_bytes(),
         "rss_after_load_bytes": rss_loaded,
+        "processor_seconds": time.process_time(),
         "step_losses": step_losses(trainer.seen, job["batch_size"]),
         "shift": trainer.seen[-1]["shift"],
         "tokens": token_figures(trainer.train_dataset, job["max_tokens"]),
