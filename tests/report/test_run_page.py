@@ -149,6 +149,13 @@ def test_there_is_a_place_for_every_figure_and_no_other(page):
     assert places == {f"figure-{name}" for name in page.curves["figures"]}
 
 
+def test_a_level_to_compare_with_is_named_beside_the_curve():
+    page = Page(run_page(**records()))
+    assert "model = reference 0.693" in page.words
+    dotted = page.curves["figures"]["loss"]["data"][-1]
+    assert (dotted["line"]["dash"], dotted["y"]) == ("dot", [pytest.approx(0.6931472), pytest.approx(0.6931472)])
+
+
 def test_text_of_people_and_models_is_only_ever_text():
     samples = [SamplePair([{"role": text, "content": text}], text, text + "!") for text in HOSTILE]
     samples += [SamplePair(text, text, "") for text in HOSTILE]

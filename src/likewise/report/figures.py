@@ -243,22 +243,15 @@ def plotly_figure(figure: Figure) -> dict[str, Any]:
         else:
             traces.append(_points(curve, f"{name} this step".strip()))
             traces.append(_line(curve, curve.smooth, f"{name} mean".strip(), dashed=curve.colour != "a"))
-    annotations = []
     if figure.level is not None:
-        value, text = figure.level
         steps = [s for c in figure.curves for s in c.steps]
-        ends = [min(steps), max(steps)]
-        traces.append(_quiet(x=ends, y=[value, value], line={"color": "--muted", "width": 1, "dash": "dot"}))
-        at = math.log10(value) if _log_scale(figure) else value
-        annotations.append(
-            {"text": text, "x": ends[1], "y": at, "xanchor": "right", "yanchor": "bottom", "showarrow": False,
-             "font": {"color": "--muted", "size": 11}, "bgcolor": "--paper", "borderpad": 1}
-        )  # fmt: skip
-    return {"data": traces, "layout": _layout(figure) | {"annotations": annotations}}
+        dots = {"color": "--muted", "width": 1.5, "dash": "dot"}
+        traces.append(_quiet(x=[min(steps), max(steps)], y=[figure.level[0]] * 2, line=dots))
+    return {"data": traces, "layout": _layout(figure)}
 
 
 def _points(curve: Curve, name: str) -> dict[str, Any]:
-    marker = {"color": f"--{curve.colour}", "size": 3.5, "opacity": 0.32}
+    marker = {"color": f"--{curve.colour}", "size": 3.5, "opacity": 0.38}
     return _trace(curve.steps, curve.values, name, mode="markers", marker=marker)
 
 

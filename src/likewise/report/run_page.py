@@ -145,11 +145,14 @@ def _shown(figure: Figure) -> dict[str, Any]:
         {
             "name": curve.line.name,
             "colour": curve.colour,
-            "dashed": curve.colour != "a",
+            "stroke": "solid" if curve.colour == "a" else "dashed",
             "ends": words.change(*curve.ends),
         }
         for curve in figure.curves
     ]
+    if figure.level is not None:
+        value, name = figure.level
+        legend.append({"name": name, "colour": "level", "stroke": "dotted", "ends": words.number(value)})
     return {"subject": figure.subject, "legend": legend}
 
 
