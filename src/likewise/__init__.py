@@ -8,8 +8,8 @@ __version__ = "0.1.0.dev0"
 __all__ = ["OBJECTIVES", "align", "read_feedback", "sample"]
 
 if TYPE_CHECKING:
-    from likewise.engine import align
     from likewise.data import read_feedback
+    from likewise.engine import align
     from likewise.evaluate import sample
     from likewise.objectives import OBJECTIVES
 

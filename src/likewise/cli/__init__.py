@@ -38,7 +38,8 @@ def main() -> None:
     try:
         app(exit_on_error=False, print_error=False)
     except CycloptsError as error:
-        print(f"{error}\nSee `likewise {' '.join(error.command_chain or [])} --help`.".replace("  ", " "), file=sys.stderr)
+        command = " ".join(["likewise", *(error.command_chain or [])])
+        print(f"\n{error}\n`{command} --help` lists what there is.", file=sys.stderr)
         sys.exit(2)
     except LikewiseError as error:
         print(f"\n{error}", file=sys.stderr)

@@ -49,7 +49,7 @@ def _pairs(key: str, text: str) -> dict[str, Any]:
 
 
 def _signature() -> inspect.Signature:
-    """Every key of the configuration as an optional flag, so that what is not given stays with the file or the default."""
+    """Every key of the configuration as an optional flag; what is not given stays with the file or the default."""
     keyword = inspect.Parameter.KEYWORD_ONLY
     parameters = [
         inspect.Parameter(

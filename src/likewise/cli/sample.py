@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from likewise.schema import Content
+
 
 def sample(
     prompts: str | None = None,
@@ -75,7 +77,7 @@ def sample(
 
     if (prompts is None) == (prompt is None):
         raise BadConfig("give prompts either as a file, or one as --prompt TEXT.")
-    asked = [prompt] if prompt is not None else read_prompts(prompts, limit=limit)
+    asked: list[Content] = [prompt] if prompt is not None else read_prompts(str(prompts), limit=limit)
     words = load_tokenizer(tokenizer or model, chat_template=chat_template, trust_remote_code=trust_remote_code)
     loaded = load_model(model, dtype=getattr(torch, dtype), trust_remote_code=trust_remote_code)
     fits(loaded, words)
@@ -98,7 +100,7 @@ def sample(
     _write(repeated, answers, output)
 
 
-def _write(prompts: list, answers: list[str], output: Path | None) -> None:  # type: ignore[type-arg]
+def _write(prompts: list[Content], answers: list[str], output: Path | None) -> None:
     import json
 
     from likewise.engine.files import write_text

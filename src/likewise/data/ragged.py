@@ -16,7 +16,7 @@ class Ragged:
     offsets: np.ndarray  # int64 [n + 1]
 
     @classmethod
-    def of(cls, sequences: Iterable[Sequence[int]]) -> Ragged:
+    def of(cls, sequences: Iterable[Sequence[int] | np.ndarray]) -> Ragged:
         arrays = [np.asarray(s, dtype=np.int32) for s in sequences]
         offsets = np.zeros(len(arrays) + 1, dtype=np.int64)
         np.cumsum([len(a) for a in arrays], out=offsets[1:])

@@ -311,9 +311,10 @@ class _Builder:
         longest = max(len(c) for c in completions)
         room = self.renderer.max_tokens - longest
         if room < min(len(prompt), SMALLEST_PROMPT):
+            fitting = self.renderer.max_tokens - SMALLEST_PROMPT
             problem = (
-                f"has {longest:,} tokens with its end token; at most {self.renderer.max_tokens - SMALLEST_PROMPT:,} fit "
-                f"beside a prompt in max_tokens = {self.renderer.max_tokens:,}"
+                f"has {longest:,} tokens with its end token; at most {fitting:,} fit beside a prompt in "
+                f"max_tokens = {self.renderer.max_tokens:,}"
             )
             if self.long_completions == "error":
                 name = "completion" if isinstance(row, LabelRow) else "chosen or rejected"

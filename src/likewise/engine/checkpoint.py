@@ -90,8 +90,10 @@ class TrainingTensors:
     ) -> TrainingTensors:
         """Gathered to whole tensors; every worker must call this, the first one gets the result."""
         options = StateDictOptions(full_state_dict=sharded, cpu_offload=sharded, ignore_frozen_params=True)
-        weights = get_model_state_dict(model, options=options)
-        moments = get_optimizer_state_dict(model, optimizer, options=options).get("state", {})  # empty but on the first
+        weights: Any = get_model_state_dict(model, options=options)
+        moments: Any = get_optimizer_state_dict(model, optimizer, options=options).get(
+            "state", {}
+        )  # empty but on the first
         flat = {f"{name}{_SEPARATOR}{key}": value for name, part in moments.items() for key, value in part.items()}
         state = {f"objective{_SEPARATOR}{name}": value.cpu() for name, value in objective_state.items()}
         state[f"random{_SEPARATOR}cpu"] = torch.get_rng_state()
@@ -99,9 +101,11 @@ class TrainingTensors:
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, sharded: bool) -> dict[str, Tensor]:
         """Put weights, moments and random state back; returns the objective's state."""
-        options = StateDictOptions(full_state_dict=sharded, cpu_offload=sharded, ignore_frozen_params=True, strict=False)
-        set_model_state_dict(model, self.model, options=options)
-        moments: dict[str, dict[str, Tensor]] = {}
+        options = StateDictOptions(
+            full_state_dict=sharded, cpu_offload=sharded, ignore_frozen_params=True, strict=False
+        )
+        set_model_state_dict(model, dict(self.model), options=options)
+        moments: dict[str, Any] = {}
         for key, value in self.optimizer.items():
             name, part = key.rsplit(_SEPARATOR, 1)
             moments.setdefault(name, {})[part] = value

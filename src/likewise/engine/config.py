@@ -93,7 +93,7 @@ def make_config(values: dict[str, Any], objective_options: dict[str, Any] | None
 
     Raises: BadConfig for a value that cannot be, or a key that neither the run nor the objective knows.
     """
-    values = dict(values)
+    values = {key.replace("-", "_"): value for key, value in values.items()}
     options = dict(values.pop("options", None) or {}) | dict(objective_options or {})
     for key in [k for k in values if k not in AlignConfig.model_fields]:
         options[key] = values.pop(key)
@@ -113,7 +113,7 @@ def check_objective_options(name: str, options: dict[str, Any]) -> dict[str, Any
         if key not in objective.options:
             known = [*objective.options, *AlignConfig.model_fields]
             raise BadConfig(
-                f"there is no option {key!r}{nearest(key, known)}.\n"
+                f"there is no option {key!r}{nearest(key, known)}\n"
                 f"Objective {name!r} takes {', '.join(objective.options) or 'none'}; `likewise align --help` lists the "
                 "options of the run."
             )
@@ -134,7 +134,7 @@ def read_config(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(values, dict):
         raise BadConfig(f"{path}: holds a {type(values).__name__}; expected keys and values, such as 'objective: bco'.")
-    return {str(k).replace("-", "_"): v for k, v in values.items()}
+    return {str(key): value for key, value in values.items()}
 
 
 def write_config(config: AlignConfig) -> str:

@@ -32,9 +32,8 @@ def learning_rate(config: AlignConfig, parameters: int) -> Setting:
         return Setting("learning_rate", config.learning_rate, "given")
     if config.lora_rank:
         return Setting("learning_rate", 5e-5, "the usual size for adapters")
-    for least, rate in ((1_500_000_000, 5e-7), (300_000_000, 2e-6), (50_000_000, 5e-6), (0, 2e-5)):
-        if parameters >= least:
-            break
+    bands = ((1_500_000_000, 5e-7), (300_000_000, 2e-6), (50_000_000, 5e-6), (0, 2e-5))
+    rate = next(rate for least, rate in bands if parameters >= least)
     return Setting("learning_rate", rate, f"for all weights of a model with {_millions(parameters)} parameters")
 
 
@@ -52,8 +51,9 @@ def example_weights(
     label = feedback.label[train]
     ups, downs = int((label > 0.5).sum()), int((label <= 0.5).sum())
     counts = f"{ups:,} thumbs up, {downs:,} down"
-    if objective.name == "sft":
-        return weight, train[label > 0], Setting("class_balance", "none", f"{counts}; sft learns from thumbs up alone")
+    if objective.liked_only:
+        why = f"{counts}; {objective.name} learns from thumbs up alone"
+        return weight, train[label > 0], Setting("class_balance", "none", why)
     if not ups or not downs:
         if not config.allow_one_class:
             raise one_class(objective, "up" if ups else "down", len(train))
@@ -74,16 +74,16 @@ def one_class(objective: Objective, side: str, count: int) -> BadFeedback:
     """What can and cannot be learnt from thumbs that all say the same."""
     other = "down" if side == "up" else "up"
     learnt = (
-        "From thumbs up alone nothing says what to avoid: the likelihood of these answers rises, good and bad habits in "
-        "them alike. That is what --objective sft does, more plainly."
+        "From thumbs up alone nothing says what to avoid: the likelihood of these answers rises, good and bad habits "
+        "in them alike. That is what --objective sft does, more plainly."
         if side == "up"
         else "From thumbs down alone nothing says what to do instead: the likelihood of these answers falls and where "
         "it goes is left to chance, so the model soon degrades."
     )
     return BadFeedback(
         f"all {count:,} labels are thumbs {side}, and {objective.name!r} learns from the difference between up and "
-        f"down.\n{learnt}\nAdd thumbs {other}, or go on all the same with --allow-one-class (few steps, a small learning "
-        "rate)."
+        f"down.\n{learnt}\nAdd thumbs {other}, or go on all the same with --allow-one-class (few steps, a small "
+        "learning rate)."
     )
 
 
@@ -100,8 +100,9 @@ def tokens_per_microbatch(config: AlignConfig, model: Any, device: torch.device,
     fitting = max(256, 2 ** int(math.log2(max(1, budget // per_token))))
     limit = 65536 if device.type == "cuda" else _CPU_TOKENS
     reason = f"activations of about {_size(per_token * min(fitting, limit))}; longer sequences run alone"
-    return Setting("tokens_per_microbatch", min(fitting, limit), reason if longest > min(fitting, limit) else
-                   reason.split(";")[0])
+    return Setting(
+        "tokens_per_microbatch", min(fitting, limit), reason if longest > min(fitting, limit) else reason.split(";")[0]
+    )
 
 
 def checkpoint_every(config: AlignConfig, steps: int) -> Setting:
@@ -119,7 +120,11 @@ def paper_settings(config: AlignConfig, objective: Objective) -> list[Setting]:
     schedule_default = (config.schedule, config.warmup) == (default.schedule, default.warmup)
     length_default = (config.max_tokens, config.max_prompt_tokens) == (default.max_tokens, default.max_prompt_tokens)
     return [
-        Setting("objective", objective.name, shown + (f", {_PAPER}" if objective.name == "bco" and not config.options else "")),
+        Setting(
+            "objective",
+            objective.name,
+            shown + (f", {_PAPER}" if objective.name == "bco" and not config.options else ""),
+        ),
         Setting(
             "schedule",
             config.schedule,

@@ -39,8 +39,8 @@ class MicroBatch:
     cumulative: Tensor | None = None  # int32 [sequences + 1]
 
     def to(self, device: torch.device) -> MicroBatch:
-        moved = {k: v.to(device, non_blocking=True) if v is not None else None for k, v in vars(self).items()}
-        return MicroBatch(**moved)  # type: ignore[arg-type]
+        moved: Any = {k: v.to(device, non_blocking=True) if v is not None else None for k, v in vars(self).items()}
+        return MicroBatch(**moved)
 
     @property
     def tokens(self) -> int:
@@ -136,7 +136,7 @@ class _TokenLogps(torch.autograd.Function):
         return result
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets = ctx.saved_tensors
         shape, chunk = ctx.shape, ctx.chunk
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
@@ -184,7 +184,8 @@ class LogProbModel(nn.Module):
     @property
     def language_model(self) -> Any:
         """The transformers model, under the adapter if there is one."""
-        return self.causal.get_base_model() if hasattr(self.causal, "get_base_model") else self.causal
+        causal: Any = self.causal
+        return causal.get_base_model() if hasattr(causal, "get_base_model") else causal
 
     @property
     def config(self) -> Any:
@@ -222,7 +223,8 @@ class LogProbModel(nn.Module):
         vocabulary = self.config.get_text_config().vocab_size
         chunk = max(16, _CHUNK_BYTES // (4 * vocabulary))
         if type(head) is nn.Linear:
-            weight, bias = head.weight, head.bias
+            weight: Tensor = head.weight
+            bias: Tensor | None = head.bias
             hidden = hidden.to(weight.dtype)
             if torch.is_autocast_enabled(hidden.device.type):
                 dtype = torch.get_autocast_dtype(hidden.device.type)
@@ -231,7 +233,7 @@ class LogProbModel(nn.Module):
             result: Tensor = _TokenLogps.apply(hidden, weight, bias, targets, self.head_shape, chunk)
             return result
 
-        # An adapted head, or one of an unknown class: let it compute, a chunk at a time, and again in the backward pass.
+        # An adapted head, or one of an unknown class, computes itself: a chunk at a time, again in the backward pass.
         def one(part: Tensor, goal: Tensor) -> Tensor:
             return self._gather(self.head_shape.apply(head(part)), goal)
 

@@ -1,7 +1,7 @@
 """Which examples make a step, and how a step is laid out over workers and micro-batches.
 
-Pure functions of lengths and a seed: every worker computes the same plan, a resumed run computes it again, and no result
-depends on it beyond rounding.
+Pure functions of lengths and a seed: every worker computes the same plan, a resumed run computes it again, and no
+result depends on it beyond rounding.
 """
 
 from __future__ import annotations

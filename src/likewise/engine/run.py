@@ -27,7 +27,7 @@ from likewise.engine.output import save_model
 from likewise.engine.plan import Schedule
 from likewise.engine.progress import Reporter, Setting
 from likewise.engine.reference import CachedReference, LiveReference, ReferenceCache, default_cache_dir
-from likewise.engine.sequences import Mismatched, Sequences
+from likewise.engine.sequences import Mismatched, Sequences, digest_of, own_sequences
 from likewise.engine.summary import Summary, summarise
 from likewise.engine.trainer import Metrics, Scorer, Trainer
 from likewise.engine.workers import is_sharded, join_workers, prepare
@@ -271,21 +271,19 @@ class _Run:
                 "lora_alpha", "lora_targets", "holdout",
             },
         )  # fmt: skip
-        import xxhash
-
-        rows = xxhash.xxh3_128(Sequences.of(tokens).digest().encode())
-        for array in (tokens.first, tokens.weight, tokens.label, tokens.rating, tokens.tie, train):
-            rows.update(b"none" if array is None else np.ascontiguousarray(array).view(np.uint8))
+        rows = (tokens.first, tokens.weight, tokens.label, tokens.rating, tokens.tie, train)
         return {
             "model": fingerprint(causal),
-            "feedback": rows.hexdigest(),
+            "feedback": Sequences.of(tokens).digest() + digest_of(*rows),
             "objective": {config.objective: self.objective.options | config.options},
             "settings": learnt,
         }
 
     def _model_setting(self, causal: Any, parameters: int) -> Setting:
         trained = sum(p.numel() for p in causal.parameters() if p.requires_grad)
-        how = f"adapter of rank {self.config.lora_rank}, {trained:,} trained" if self.config.lora_rank else "all trained"
+        how = (
+            f"adapter of rank {self.config.lora_rank}, {trained:,} trained" if self.config.lora_rank else "all trained"
+        )
         return Setting("parameters", f"{parameters:,}", f"{how}, {self.config.dtype}")
 
     def _reference_setting(self) -> Setting:
@@ -310,8 +308,6 @@ class _Run:
         self, tokens: TokenizedFeedback, sequences: Sequences, pool: np.ndarray, held: np.ndarray, mismatched: Any
     ) -> np.ndarray:
         """Sequences whose reference log-probs this run reads."""
-        from likewise.engine.sequences import own_sequences
-
         own = own_sequences(tokens, np.union1d(pool, held))
         extra = np.arange(len(tokens.completions), len(sequences)) if mismatched is not None else np.zeros(0, np.int64)
         return np.concatenate([own, extra])
@@ -323,7 +319,8 @@ class _Run:
         if "reference" not in self.objective.needs:
             return None
         if mode == "adapter":
-            return LiveReference(scorer.model, wrapped.causal.disable_adapter)
+            adapted: Any = wrapped.causal
+            return LiveReference(scorer.model, adapted.disable_adapter)
         if mode == "live":
             return LiveReference(self._second_model(wrapped), None)
         # Adapters start as the identity, so in both cases the model before its first step is the reference.
@@ -446,4 +443,3 @@ def _read_metrics(path: Path, steps: int) -> list[Metrics]:
             if entry["step"] <= steps:
                 found.append(entry)
     return found
-

@@ -50,12 +50,16 @@ class Sequences:
 
     def digest(self) -> str:
         """A hash of the tokens in their order: the same text under another tokenizer or template is another table."""
-        digest = xxhash.xxh3_128()
-        parts = (self.prompts.flat, self.prompts.offsets, self.completions.flat, self.completions.offsets)
-        for array in (*parts, self.prompt_of, self.completion_of):
-            digest.update(np.ascontiguousarray(array).view(np.uint8))
-            digest.update(b"|")
-        return digest.hexdigest()
+        ragged = (self.prompts.flat, self.prompts.offsets, self.completions.flat, self.completions.offsets)
+        return digest_of(*ragged, self.prompt_of, self.completion_of)
+
+
+def digest_of(*arrays: np.ndarray | None) -> str:
+    """A hash of some arrays, in order; None is a value of its own."""
+    digest = xxhash.xxh3_128()
+    for array in arrays:
+        digest.update(b"none|" if array is None else np.ascontiguousarray(array).tobytes() + b"|")
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)

@@ -37,9 +37,7 @@ class Summary:
         }
 
 
-def summarise(
-    metrics: list[dict[str, Any]], objective: Objective, heldout: HeldOut | None, seconds: float
-) -> Summary:
+def summarise(metrics: list[dict[str, Any]], objective: Objective, heldout: HeldOut | None, seconds: float) -> Summary:
     """Read the curves: first fifth of the steps against the last, with the noise between steps as the yardstick."""
     findings: list[Finding] = []
     if len(metrics) < 5:
@@ -123,7 +121,7 @@ def _baseline(metrics: list[dict[str, Any]]) -> Finding | None:
     if not values:
         return None
     clamped = sum(v < 0 for v in values) / len(values)
-    text = f"the KTO baseline ended at {values[-1]:+.3f} nats before the clamp and was clamped to 0 in {clamped:.0%} of steps"
+    text = f"the KTO baseline ended at {values[-1]:+.3f} nats before the clamp, which set it to 0 in {clamped:.0%} of steps"
     return Finding("!" if clamped > 0.5 else "·", text + ("; KTO then behaves like BCE" if clamped > 0.5 else ""))
 
 

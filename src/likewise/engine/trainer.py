@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from torch import Tensor
 from likewise.data.tokens import TokenizedFeedback
 from likewise.engine.checkpoint import Checkpoints, TrainingTensors
 from likewise.engine.config import AlignConfig
-from likewise.engine.logps import LogProbModel, collate
+from likewise.engine.logps import collate
 from likewise.engine.plan import Layout, Schedule, lay_out
 from likewise.engine.sequences import Mismatched, Sequences, make_batch, own_sequences
 from likewise.errors import TrainingDiverged
@@ -200,30 +201,28 @@ class Trainer:
             **{f"objective/{key}": value for key, value in described.items()},
         }
 
-    def _forward_backward(
-        self, examples: np.ndarray, own: np.ndarray, weight: Tensor
-    ) -> tuple[Tensor, Tensor | None]:
+    def _forward_backward(self, examples: np.ndarray, own: np.ndarray, weight: Tensor) -> tuple[Tensor, Tensor | None]:
         """Accumulate the gradient of the step's mean loss; log-probs of all its sequences, policy and reference."""
         sizes = self.feedback.first[examples + 1] - self.feedback.first[examples]
         offsets = np.concatenate([[0], np.cumsum(sizes)])
         lengths = self.sequences.lengths[own]
-        layout = self.scorer.lay_out([lengths[a:b].tolist() for a, b in zip(offsets[:-1], offsets[1:])])
+        layout = self.scorer.lay_out([lengths[a:b].tolist() for a, b in pairwise(offsets)])
         mine = layout.workers[self.scorer.worker]
         gathered = torch.zeros(1 if self.reference is None else 2, len(own))
         total, model = float(weight.sum()), self.scorer.model
         for i, units in enumerate(mine):
             # Every worker runs the same number of passes; one without work repeats an example with weight zero.
-            idle, units = not units, np.array(units or [0])
-            places = np.concatenate([np.arange(offsets[u], offsets[u + 1]) for u in units])
+            idle, chosen = not units, np.array(units or [0])
+            places = np.concatenate([np.arange(offsets[u], offsets[u + 1]) for u in chosen])
             batch = self.scorer.collate(self.sequences, own[places])
             with nullcontext() if i == len(mine) - 1 or self.sharded else self._accelerator.no_sync(model):
                 policy = model(batch)
                 reference = None
                 if self.reference is not None:
                     reference = self.reference(own[places], batch).to(policy.device)
-                share = weight[units].to(policy.device, policy.dtype) * (0.0 if idle else 1.0)
+                share = weight[chosen].to(policy.device, policy.dtype) * (0.0 if idle else 1.0)
                 losses = self.objective.loss(
-                    self._batch(examples[units], policy, reference, share), self.state, **self.config.options
+                    self._batch(examples[chosen], policy, reference, share), self.state, **self.config.options
                 )
                 # Workers average gradients; times their number this is the sum over all of them.
                 self._accelerator.backward((share * losses).sum() * (self.scorer.workers / total))
@@ -277,9 +276,7 @@ class Trainer:
 
     # -- what must hold -----------------------------------------------------------------------------------------------
 
-    def _check_finite(
-        self, step: int, examples: np.ndarray, own: np.ndarray, policy: Tensor, loss: float
-    ) -> None:
+    def _check_finite(self, step: int, examples: np.ndarray, own: np.ndarray, policy: Tensor, loss: float) -> None:
         if math.isfinite(loss) and bool(policy.isfinite().all()):
             return
         bad = set(own[(~policy.isfinite()).numpy()].tolist())
@@ -303,10 +300,10 @@ class Trainer:
         tolerance = 1e-3 if self.config.dtype == "float32" else 5e-2
         if abs(loss - expected) <= tolerance * max(1.0, abs(expected)):
             return
-        worst = int(ratio.abs().argmax())
+        row = int(self.feedback.row[examples[int(ratio.abs().argmax())]]) + 1
         raise TrainingDiverged(
             f"step 1: before any update the loss should be {expected:.4f} (policy = reference), but it is {loss:.4f}; "
-            f"log-ratios reach {float(ratio.abs().max()):.3g} nats (row {int(self.feedback.row[examples[worst]]) + 1}).\n"
+            f"log-ratios reach {float(ratio.abs().max()):.3g} nats (row {row}).\n"
             "Policy and reference are not the same model: was the reference cache written by another program, or does "
             "the model compute at random (dropout, routing)? Try --reference live, or clear the cache folder."
         )

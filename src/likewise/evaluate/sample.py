@@ -52,8 +52,9 @@ def sample(
     try:
         for start in range(0, len(order), batch_size):
             places = order[start : start + batch_size]
-            for place, answer in zip(places, _generate(model, tokenizer, [ids[i] for i in places], max_new_tokens,
-                                                       temperature, top_p)):
+            for place, answer in zip(
+                places, _generate(model, tokenizer, [ids[i] for i in places], max_new_tokens, temperature, top_p)
+            ):
                 answers[place] = answer
             if progress is not None:
                 progress(len(places))

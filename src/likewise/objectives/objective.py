@@ -45,6 +45,7 @@ class Objective:
     needs: frozenset[str] = frozenset()
     memory: Memory | None = None
     description: Callable[..., dict[str, float]] | None = None
+    liked_only: bool = False  # thumbs down teach it nothing, so they are left out before training
 
     @property
     def options(self) -> dict[str, Any]:

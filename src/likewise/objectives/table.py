@@ -18,7 +18,7 @@ OBJECTIVES: dict[str, Objective] = {
         Objective("bco", "label", bco, REFERENCE, BCO_MEMORY, describe_bco),
         Objective("bce", "label", bce, REFERENCE, description=describe_bce),
         Objective("kto", "label", kto, MISMATCHED, KTO_MEMORY, describe_kto),
-        Objective("sft", "label", sft, description=describe_sft),
+        Objective("sft", "label", sft, description=describe_sft, liked_only=True),
         Objective("dpo", "pair", dpo, REFERENCE, description=describe_margin),
         Objective("ipo", "pair", ipo, REFERENCE, description=describe_ipo),
         Objective("nca", "pair", nca, REFERENCE, description=describe_margin),
