@@ -34,7 +34,7 @@ from likewise.engine.workers import is_sharded, join_workers, prepare
 from likewise.errors import BadConfig, BadFeedback
 from likewise.evaluate.sample import sample
 from likewise.objectives import Objective, get_objective
-from likewise.report.run_page import SamplePair, run_page
+from likewise.report.run_page import SamplePair, Verdict, run_page
 from likewise.schema import Content, Feedback, plural
 
 _SKIPPED = "skipped_rows.jsonl"
@@ -50,7 +50,23 @@ class AlignResult:
     metrics: list[Metrics]
     summary: Summary
     heldout: HeldOut | None
+    config: AlignConfig
+    settings: list[Setting]
+    facts: dict[str, Any]
     samples: list[SamplePair] = field(default_factory=list)
+
+    def page(self, *, verdict: Verdict | None = None, samples: list[SamplePair] | None = None) -> str:
+        """The run as one self-contained HTML page."""
+        return run_page(
+            self.config,
+            self.settings,
+            self.metrics,
+            self.summary,
+            self.heldout,
+            self.samples if samples is None else samples,
+            self.facts,
+            verdict=verdict,
+        )
 
 
 def align(
@@ -165,10 +181,14 @@ class _Run:
         answers = self._sample(final, tokenizer, tokens, prompts, "aligned model answers")
         pairs = [SamplePair(p, b, a) for p, b, a in zip(prompts, base_answers, answers)]
         summary = summarise(metrics, self.objective, heldout, time.perf_counter() - begun)
+        facts = self._facts(feedback, tokens, train, held)
+        result = AlignResult(
+            self.output_dir, final, tokenizer, metrics, summary, heldout, config, settings, facts, pairs
+        )
         if self.main:
-            self._write_records(settings, metrics, summary, heldout, pairs, tokens)
+            self._write_records(result)
         self.accelerator.wait_for_everyone()
-        return AlignResult(self.output_dir, final, tokenizer, metrics, summary, heldout, pairs)
+        return result
 
     # -- before training ----------------------------------------------------------------------------------------------
 
@@ -266,9 +286,9 @@ class _Run:
         learnt = config.model_dump(
             mode="json",
             include={
-                "epochs", "max_steps", "batch_size", "learning_rate", "schedule", "warmup", "weight_decay", "adam_betas",
-                "max_grad_norm", "class_balance", "class_weight_cap", "shuffle", "seed", "dtype", "lora_rank",
-                "lora_alpha", "lora_targets", "holdout",
+                "epochs", "max_steps", "batch_size", "learning_rate", "schedule", "warmup", "weight_decay",
+                "adam_betas", "max_grad_norm", "class_balance", "class_weight_cap", "shuffle", "seed", "dtype",
+                "lora_rank", "lora_alpha", "lora_targets", "holdout",
             },
         )  # fmt: skip
         rows = (tokens.first, tokens.weight, tokens.label, tokens.rating, tokens.tie, train)
@@ -405,26 +425,30 @@ class _Run:
                 progress=advance,
             )
 
-    def _write_records(
-        self,
-        settings: list[Setting],
-        metrics: list[Metrics],
-        summary: Summary,
-        heldout: HeldOut | None,
-        samples: list[SamplePair],
-        tokens: TokenizedFeedback,
-    ) -> None:
+    def _facts(
+        self, feedback: Feedback, tokens: TokenizedFeedback, train: np.ndarray, held: np.ndarray
+    ) -> dict[str, Any]:
+        """What the data were, as the report shows it."""
+        facts: dict[str, Any] = {"rows learnt from": len(train)}
+        if tokens.label is not None:
+            ups = int((tokens.label[train] > 0.5).sum())
+            facts |= {"thumbs up": ups, "thumbs down": len(train) - ups}
+        return facts | {
+            "rows held out": len(held),
+            "bad rows left out": len(feedback.skipped),
+            "rows with too long an answer left out": len(tokens.skipped),
+            "prompts that lost their oldest turns": len(tokens.trimmed_prompts),
+            "median tokens of a prompt": int(np.median(tokens.prompt_lengths)),
+            "median tokens of an answer": int(np.median(tokens.completion_lengths)),
+        }
+
+    def _write_records(self, result: AlignResult) -> None:
         from likewise.report.card import model_card
 
-        facts = {
-            "examples": len(tokens),
-            "trimmed prompts": len(tokens.trimmed_prompts),
-            "left out": len(tokens.skipped),
-        }
-        page = run_page(self.config, settings, metrics, summary, heldout, samples, facts)
-        write_text(self.output_dir / "report.html", page)
+        summary, heldout = result.summary, result.heldout
+        write_text(self.output_dir / "report.html", result.page())
         write_text(self.output_dir / "summary.json", json.dumps(summary.to_dict(heldout), indent=2) + "\n")
-        write_text(self.output_dir / "README.md", model_card(self.config, summary, heldout, facts))
+        write_text(self.output_dir / "README.md", model_card(self.config, summary, heldout, result.facts))
         self.reporter.title("what the curves say")
         for finding in summary.findings:
             self.reporter.note(f"{finding.mark} {finding.text}")

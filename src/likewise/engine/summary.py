@@ -121,7 +121,7 @@ def _baseline(metrics: list[dict[str, Any]]) -> Finding | None:
     if not values:
         return None
     clamped = sum(v < 0 for v in values) / len(values)
-    text = f"the KTO baseline ended at {values[-1]:+.3f} nats before the clamp, which set it to 0 in {clamped:.0%} of steps"
+    text = f"the KTO baseline ended at {values[-1]:+.3f} nats; the clamp set it to 0 in {clamped:.0%} of the steps"
     return Finding("!" if clamped > 0.5 else "·", text + ("; KTO then behaves like BCE" if clamped > 0.5 else ""))
 
 
