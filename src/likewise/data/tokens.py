@@ -3,8 +3,10 @@
 Rules, each with a test:
 - the prompt's tokens are exactly those the model is given when it is sampled, so training and sampling agree;
 - one BOS at most, and every answer ends with the token that ends a turn;
+- a chat template that leaves out a turn, or changes the answer, is refused;
 - an answer is never cut: one that does not fit is an error, or a row skipped and counted;
-- a prompt that does not fit loses its oldest turns, never the system message nor the last user turn.
+- a prompt that does not fit loses its oldest turns, then the beginning of its last user turn, never the system message:
+  one that does not fit is an error, or a row skipped and counted.
 """
 
 from __future__ import annotations
@@ -79,6 +81,10 @@ class TokenizedFeedback:
         return self.prompt_of[self.first[:-1]]
 
 
+class SystemTooLong(BadConfig):
+    """A system message that does not fit into the limit of a prompt."""
+
+
 class Renderer:
     """Turns prompts and completions into token ids with one tokenizer and one pair of limits."""
 
@@ -98,6 +104,7 @@ class Renderer:
             max_prompt_tokens,
             as_chat,
         )
+        self._closes = self._closes_texts()
         self._special = {t for t in [tokenizer.eos_token_id, *tokenizer.all_special_ids] if t is not None}
 
     # -- text ---------------------------------------------------------------------------------------------------------
@@ -147,12 +154,16 @@ class Renderer:
 
     def _plain(self, ids: list[int]) -> list[int]:
         # Some tokenizers close every text with EOS: a prompt must stay open. Some add a BOS to one that has it.
-        if len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
+        if self._closes and len(ids) > 1 and ids[-1] == self.tokenizer.eos_token_id:
             ids = ids[:-1]
         bos = getattr(self.tokenizer, "bos_token_id", None)
         while len(ids) > 1 and bos is not None and ids[0] == bos and ids[1] == bos:
             ids = ids[1:]
         return ids
+
+    def _closes_texts(self) -> bool:
+        eos = self.tokenizer.eos_token_id
+        return eos is not None and self.tokenizer("a")["input_ids"][-1:] == [eos]
 
     def _is_chat(self, prompt: Content) -> bool:
         return self.as_chat or not isinstance(prompt, str)
@@ -164,6 +175,8 @@ class Renderer:
     def _encode(self, prompts: Sequence[Content]) -> list[list[int]]:
         chat = [self._is_chat(p) for p in prompts]
         texts = [self.prompt_text(p) for p in prompts]
+        for prompt, text in zip(prompts, texts):
+            self._check_turns(prompt, text)
         result: list[list[int]] = [[]] * len(prompts)
         for kind in (True, False):
             where = [i for i, c in enumerate(chat) if c is kind]
@@ -184,10 +197,37 @@ class Renderer:
             where = [i for i, c in enumerate(chat) if c is kind]
             for i, ids in zip(where, self.encode([texts[i] for i in where], chat=kind)):
                 full[i] = ids
+        for prompt, completion, text in zip(prompts, completions, texts):
+            self._check_answer(prompt, completion, text)
         return [
             self._after(prompt, head, whole, text)
             for prompt, head, whole, text in zip(prompts, prompt_ids, full, texts)
         ]
+
+    def _check_turns(self, prompt: Content, text: str) -> None:
+        """Earlier answers are not looked for: templates rightly leave the thoughts out of those."""
+        if not self._is_chat(prompt):
+            return
+        for message in _as_messages(prompt):
+            if message["role"] in ("system", "developer", "user") and message["content"].strip() not in text:
+                raise self._loses(f"the {message['role']} turn", message["content"])
+
+    def _check_answer(self, prompt: Content, completion: Content, text: str) -> None:
+        if not self._is_chat(prompt):
+            return
+        answer = _as_messages(completion) if not isinstance(completion, str) else [{"content": completion}]
+        for message in answer:
+            content = message["content"]
+            if content.strip() not in text or text == self.prompt_text(prompt):
+                raise self._loses("part of the assistant's answer", content)
+
+    def _loses(self, what: str, content: str) -> BadModel:
+        start = content.strip()[:60]
+        return BadModel(
+            f"the tokenizer's chat template leaves out {what} that begins with {start!r}, so the model would not learn "
+            "from what the row says.\nGive a template that writes every turn as it is with --chat-template FILE.jinja, "
+            "or leave those rows out."
+        )
 
     def _after(self, prompt: Content, head: list[int], whole: list[int], text: str) -> list[int]:
         if whole[: len(head)] == head and len(whole) > len(head):
@@ -218,7 +258,10 @@ class Renderer:
     # -- limits -------------------------------------------------------------------------------------------------------
 
     def fit(self, prompt: Content, ids: list[int], limit: int) -> tuple[list[int], bool]:
-        """The prompt within `limit` tokens, and whether it lost anything."""
+        """The prompt within `limit` tokens, and whether it lost anything.
+
+        Raises: SystemTooLong where the system message and an empty user turn do not fit.
+        """
         if len(ids) <= limit:
             return ids, False
         if not self._is_chat(prompt):
@@ -251,7 +294,12 @@ class Renderer:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if len(render(middle)) <= limit else (low, middle - 1)
         result = render(low)
-        return result if len(result) <= limit else result[len(result) - limit :]
+        if len(result) > limit:
+            raise SystemTooLong(
+                f"the prompt has a system message that needs {len(result):,} tokens with the marks of the turns, and "
+                f"{limit:,} are left for it; it is never cut.\nRaise --max-prompt-tokens and --max-tokens."
+            )
+        return result
 
 
 def tokenize_feedback(
@@ -311,24 +359,20 @@ class _Builder:
         longest = max(len(c) for c in completions)
         room = self.renderer.max_tokens - longest
         if room < min(len(prompt), SMALLEST_PROMPT):
-            fitting = self.renderer.max_tokens - SMALLEST_PROMPT
+            name = "completion" if isinstance(row, LabelRow) else "chosen or rejected"
+            name = "completions" if isinstance(row, RatingRow) else name
             problem = (
-                f"has {longest:,} tokens with its end token; at most {fitting:,} fit beside a prompt in "
-                f"max_tokens = {self.renderer.max_tokens:,}"
+                f"has {longest:,} tokens with its end token; at most {self.renderer.max_tokens - SMALLEST_PROMPT:,} "
+                f"fit beside a prompt in max_tokens = {self.renderer.max_tokens:,}"
             )
-            if self.long_completions == "error":
-                name = "completion" if isinstance(row, LabelRow) else "chosen or rejected"
-                name = "completions" if isinstance(row, RatingRow) else name
-                raise BadRow(
-                    self.feedback.source,
-                    getattr(row, "row", None) or index + 1,
-                    name,
-                    problem,
-                    "An answer is never cut. Raise --max-tokens, or leave such rows out with --long-completions skip.",
-                )
-            self.skipped.append((index, "completion " + problem))
+            self._leave_out(index, row, name, problem, "An answer is never cut. Raise --max-tokens")
             return
-        prompt, trimmed = self.renderer.fit(row.prompt, prompt, min(room, self.renderer.max_prompt_tokens))
+        try:
+            prompt, trimmed = self.renderer.fit(row.prompt, prompt, min(room, self.renderer.max_prompt_tokens))
+        except SystemTooLong as error:
+            problem, mend = str(error).removeprefix("the prompt ").rstrip(".").split("\n")
+            self._leave_out(index, row, "prompt", problem, mend)
+            return
         if trimmed:
             self.trimmed.append(index)
         array = np.asarray(prompt, dtype=np.int32)
@@ -347,6 +391,13 @@ class _Builder:
             self.label.append(float(row.label))
         if isinstance(row, PairRow):
             self.tie.append(bool(row.tie))
+
+    def _leave_out(self, index: int, row: Any, name: str, problem: str, mend: str) -> None:
+        """Skip a row that does not fit and count it, or raise BadRow."""
+        if self.long_completions == "error":
+            mend += ", or leave such rows out with --long-completions skip."
+            raise BadRow(self.feedback.source, row.row or index + 1, name, problem, mend)
+        self.skipped.append((index, f"{name} {problem}"))
 
     def result(self) -> TokenizedFeedback:
         kind = self.feedback.kind
