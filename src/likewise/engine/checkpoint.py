@@ -109,7 +109,8 @@ class TrainingTensors:
         for key, value in self.optimizer.items():
             name, part = key.rsplit(_SEPARATOR, 1)
             moments.setdefault(name, {})[part] = value
-        now = get_optimizer_state_dict(model, optimizer, options=options)
+        # Not gathered: a gathered one is empty on every worker but the first, and only the groups are read here.
+        now = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(ignore_frozen_params=True))
         set_optimizer_state_dict(
             model, optimizer, {"state": moments, "param_groups": now["param_groups"]}, options=options
         )
