@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +62,15 @@ class Checkpoints:
         """The step and tensors of a checkpoint of this very run. Raises: BadCheckpoint."""
         try:
             run = json.loads((path / "run.json").read_text(encoding="utf-8"))
+            step = int(run.pop("step"))
             files = [load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "state")]
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             raise BadCheckpoint(
-                f"{path}: cannot be read ({str(error).splitlines()[0]}).\nRemove that folder; --resume then goes on "
-                "from the one before it."
+                f"{path}: cannot be read ({(str(error).splitlines() or [''])[0]}).\nRemove that folder; --resume then "
+                "goes on from the one before it."
             ) from error
-        step = run.pop("step")
-        changed = [key for key in identity if run.get(key) != identity[key]]
-        if changed:
-            lines = [f"  {key}: was {_short(run.get(key))}, is {_short(identity[key])}" for key in changed]
+        lines = [f"  {name}: was {_short(was)}, is {_short(now)}" for name, was, now in _changes(run, identity)]
+        if lines:
             raise BadCheckpoint(
                 f"{path}: is of another run, so it cannot be resumed:\n" + "\n".join(lines) + "\n"
                 "Give back what it was, or start anew in another --output-dir."
@@ -129,6 +129,17 @@ def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         seen.add(tensor.data_ptr())
         result[name] = tensor.detach().contiguous()
     return result
+
+
+def _changes(was: Any, now: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """(name, before, now) of everything that differs, down to single settings."""
+    was = was if isinstance(was, dict) else {}
+    for key in {**was, **now} if within else now:
+        before, after = was.get(key), now.get(key)
+        if isinstance(before, dict) and isinstance(after, dict):
+            yield from _changes(before, after, f"{within}{key} ")
+        elif before != after:
+            yield f"{within}{key}", before, after
 
 
 def _short(value: Any) -> str:

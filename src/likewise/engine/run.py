@@ -156,6 +156,8 @@ class _Run:
         self.config = config = config.model_copy(
             update={"batch_size": size.value, "learning_rate": rate.value, "checkpoint_every": every.value}
         )
+        # As they came out, so that a run may be resumed with its own run.yaml, which says them.
+        identity["settings"] |= {"batch_size": size.value, "learning_rate": rate.value}
         self._start_output(feedback)
 
         prepared, optimizer = prepare(self.accelerator, wrapped, self._optimizer)
