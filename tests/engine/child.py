@@ -28,6 +28,32 @@ def slow_saving(seconds: float, name: str) -> None:
     checkpoint.save_file = slowly
 
 
+def slow_naming(seconds: float) -> None:
+    """All files of a checkpoint are there, but it has not got its name yet."""
+    import likewise.engine.files as files
+
+    to_disk = files._to_disk
+
+    def slowly(path: Path) -> None:
+        time.sleep(seconds)
+        to_disk(path)
+
+    files._to_disk = slowly
+
+
+def slow_moving(seconds: float) -> None:
+    """The finished model goes to its place file by file."""
+    import likewise.engine.output as output
+
+    class SlowOs:
+        @staticmethod
+        def replace(source: Path, target: Path) -> None:
+            os.replace(source, target)
+            time.sleep(seconds)
+
+    output.os = SlowOs
+
+
 def slow_steps(seconds: float) -> None:
     from likewise.engine.trainer import Trainer
 
@@ -66,6 +92,9 @@ def main(spec: dict[str, Any]) -> None:
 
     if "slow_saving" in spec:
         slow_saving(*spec["slow_saving"])
+    for name, make_slow in (("slow_naming", slow_naming), ("slow_moving", slow_moving)):
+        if name in spec:
+            make_slow(spec[name])
     if "slow_steps" in spec:
         slow_steps(spec["slow_steps"])
     for run in spec["runs"]:
