@@ -36,7 +36,7 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
-        app(exit_on_error=False, print_error=False)
+        app(sys.argv[1:], exit_on_error=False, print_error=False)
     except CycloptsError as error:
         command = " ".join(["likewise", *(error.command_chain or [])])
         print(f"\n{error}\n`{command} --help` lists what there is.", file=sys.stderr)
