@@ -169,7 +169,7 @@ def test_a_run_is_resumed_with_its_own_run_yaml(align, feedback, tiny_model):
 )
 def test_resuming_another_run_names_what_changed(align, feedback, change, named):
     out = _stopped_after(align, feedback, 4)
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() and p.name != "run.yaml"}
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() }
     with pytest.raises(BadCheckpoint, match=named) as caught:
         align(feedback, output_dir=out, resume=True, **{**CONFIG, **change})
     if "settings" in named or "beta" in named:

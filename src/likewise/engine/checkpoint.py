@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +59,26 @@ class Checkpoints:
             shutil.rmtree(self.folder / f"step-{old}", ignore_errors=True)
         return target
 
-    def load(self, path: Path, identity: dict[str, Any]) -> tuple[int, TrainingTensors]:
-        """The step and tensors of a checkpoint of this very run. Raises: BadCheckpoint."""
-        try:
-            run = json.loads((path / "run.json").read_text(encoding="utf-8"))
-            step = int(run.pop("step"))
-            files = [load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "state")]
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
-            raise BadCheckpoint(
-                f"{path}: cannot be read ({(str(error).splitlines() or [''])[0]}).\nRemove that folder; --resume then "
-                "goes on from the one before it."
-            ) from error
+    def check(self, identity: dict[str, Any]) -> None:
+        """Raises: BadCheckpoint when the newest checkpoint is broken or of another run."""
+        newest = self.newest()
+        if newest is None:
+            return
+        with _reading(newest):
+            run = json.loads((newest / "run.json").read_text(encoding="utf-8"))
+            int(run.pop("step"))
         lines = [f"  {name}: was {_short(was)}, is {_short(now)}" for name, was, now in _changes(run, identity)]
         if lines:
             raise BadCheckpoint(
-                f"{path}: is of another run, so it cannot be resumed:\n" + "\n".join(lines) + "\n"
+                f"{newest}: is of another run, so it cannot be resumed:\n" + "\n".join(lines) + "\n"
                 "Give back what it was, or start anew in another --output-dir."
             )
+
+    def load(self, path: Path) -> tuple[int, TrainingTensors]:
+        """The step and tensors of a checkpoint. Raises: BadCheckpoint."""
+        with _reading(path):
+            step = int(json.loads((path / "run.json").read_text(encoding="utf-8"))["step"])
+            files = [load_file(path / f"{name}.safetensors") for name in ("model", "optimizer", "state")]
         return step, TrainingTensors(*files)
 
 
@@ -129,6 +133,17 @@ def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         seen.add(tensor.data_ptr())
         result[name] = tensor.detach().contiguous()
     return result
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        raise BadCheckpoint(
+            f"{path}: cannot be read ({(str(error).splitlines() or [''])[0]}).\nRemove that folder; --resume then goes "
+            "on from the one before it."
+        ) from error
 
 
 def _changes(was: Any, now: dict[str, Any], within: str = "") -> Iterator[tuple[str, Any, Any]]:

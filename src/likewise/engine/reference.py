@@ -35,7 +35,7 @@ class ReferenceCache:
     """Reference log-probs on disk, one file per (weights, precision, tokens).
 
     The key holds a hash of the model's weights and of every token in order, so a cache of another model, tokenizer,
-    template, limit or file is never met; a broken or partial one is found out and made again.
+    template, limit or file is never met; a broken one is found out and made again. NaN stands for what no run scored.
     """
 
     def __init__(self, folder: Path, model_fingerprint: str, dtype: str, sequences: Sequences) -> None:
@@ -43,18 +43,19 @@ class ReferenceCache:
         self.path = folder / "reference" / f"{self.key}.safetensors"
         self.count = len(sequences)
 
-    def read(self) -> tuple[np.ndarray | None, str | None]:
-        """(log-probs [sequences] float32, None), or (None, why there is none or why it is not used)."""
+    def read(self) -> tuple[np.ndarray, str | None]:
+        """(log-probs [sequences] float32, why a file that is there is not used); NaN where none is known."""
+        unknown = np.full(self.count, np.nan, dtype=np.float32)
         if not self.path.exists():
-            return None, None
+            return unknown, None
         try:
             with safe_open(self.path, framework="pt") as file:
                 key = (file.metadata() or {}).get("key")
                 logps = file.get_tensor("logps").numpy()
-        except (SafetensorError, OSError, ValueError) as error:
-            return None, f"{self.path} is broken ({str(error).splitlines()[0]}); it is made again"
-        if key != self.key or logps.shape != (self.count,) or not np.isfinite(logps).all():
-            return None, f"{self.path} does not hold what its name says; it is made again"
+        except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+            return unknown, f"{self.path} is broken ({str(error).splitlines()[0]}); it is made again"
+        if key != self.key or logps.shape != (self.count,):
+            return unknown, f"{self.path} does not hold what its name says; it is made again"
         return logps, None
 
     def write(self, logps: np.ndarray) -> str | None:

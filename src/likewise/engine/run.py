@@ -158,6 +158,9 @@ class _Run:
         )
         # As they came out, so that a run may be resumed with its own run.yaml, which says them.
         identity["settings"] |= {"batch_size": size.value, "learning_rate": rate.value}
+        checkpoints = Checkpoints(self.output_dir, keep=config.keep_checkpoints)
+        if config.resume:
+            checkpoints.check(identity)
         self._start_output(feedback)
 
         prepared, optimizer = prepare(self.accelerator, wrapped, self._optimizer)
@@ -168,9 +171,8 @@ class _Run:
             tokens_per_microbatch=micro.value,
             pad_token=tokenizer.pad_token_id,
         )
-        needed = self._needed(tokens, sequences, pool, held, mismatched)
+        needed = self._needed(tokens, sequences, schedule, held, mismatched)
         reference = self._reference(scorer, sequences, wrapped, identity["model"], needed)
-        checkpoints = Checkpoints(self.output_dir, keep=config.keep_checkpoints)
         trainer = Trainer(
             config, self.objective, tokens, sequences, mismatched, schedule, weight, scorer, optimizer, reference,
             checkpoints, identity, rate.value, every.value, self.sharded,
@@ -327,10 +329,13 @@ class _Run:
                 write_skipped(feedback.skipped, self.output_dir / _SKIPPED)
 
     def _needed(
-        self, tokens: TokenizedFeedback, sequences: Sequences, pool: np.ndarray, held: np.ndarray, mismatched: Any
+        self, tokens: TokenizedFeedback, sequences: Sequences, schedule: Schedule, held: np.ndarray, mismatched: Any
     ) -> np.ndarray:
-        """Sequences whose reference log-probs this run reads."""
-        own = own_sequences(tokens, np.union1d(pool, held))
+        """Sequences whose reference log-probs this run reads: a run of few steps does not see all rows."""
+        seen = schedule.pool
+        if schedule.steps < schedule.steps_per_epoch:
+            seen = np.concatenate([schedule.examples(step) for step in range(schedule.steps)])
+        own = own_sequences(tokens, np.union1d(seen, held))
         extra = np.arange(len(tokens.completions), len(sequences)) if mismatched is not None else np.zeros(0, np.int64)
         return np.concatenate([own, extra])
 
@@ -351,15 +356,18 @@ class _Run:
         logps, why = cache.read()
         if why:
             self.reporter.warn(why)
-        if logps is not None:
-            self.reporter.note(f"reference log-probs: {len(logps):,} found in {cache.path.parent}")
-            return CachedReference(logps)
-        with self.reporter.phase("reference log-probs", len(sequences)) as advance:
-            logps = scorer.score(sequences, np.arange(len(sequences)), progress=advance)[0].numpy()
-        if not np.isfinite(logps).all():
-            self.reporter.warn("some reference log-probs are not finite; the rows they belong to will be named")
-        elif self.main and (failure := cache.write(logps)):
-            self.reporter.warn(failure)
+        # Workers may have caches of their own: what one of them lacks, all score together.
+        found = scorer.sum(torch.from_numpy(np.isfinite(logps[needed])).float()).numpy() == scorer.workers
+        missing = needed[~found]
+        if len(found) and found.any():
+            self.reporter.note(f"reference log-probs: {int(found.sum()):,} found in {cache.path.parent}")
+        if len(missing):
+            with self.reporter.phase("reference log-probs", len(missing)) as advance:
+                logps[missing] = scorer.score(sequences, missing, progress=advance)[0].numpy()
+            if not np.isfinite(logps[missing]).all():
+                self.reporter.warn("some reference log-probs are not finite; the rows they belong to will be named")
+            elif self.main and (failure := cache.write(logps)):
+                self.reporter.warn(failure)
         return CachedReference(logps)
 
     def _second_model(self, wrapped: LogProbModel) -> LogProbModel:

@@ -134,7 +134,7 @@ class Trainer:
         self.checkpoints.clear_temporary()
         newest = self.checkpoints.newest()
         if newest is not None:
-            self.step, tensors = self.checkpoints.load(newest, self.identity)
+            self.step, tensors = self.checkpoints.load(newest)
             self.state = tensors.restore(self.scorer.model, self.optimizer, sharded=self.sharded)
         return self.step
 
