@@ -111,7 +111,7 @@ def _shift(metrics: list[dict[str, Any]]) -> Finding | None:
         return None
     tail = values[-max(2, len(values) // 5) :]
     moved, whole = float(abs(tail[-1] - tail[0])), float(np.ptp(values))
-    if moved <= max(0.25 * whole, 0.02):
+    if moved <= max(0.15 * whole, 0.02):
         return Finding("✓", f"the reward shift settled at {values[-1]:+.3f}")
     return Finding("!", f"the reward shift is still moving ({tail[0]:+.3f} to {tail[-1]:+.3f}); more steps may help")
 
