@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +42,31 @@ def load_tokenizer(name: str, *, chat_template: Path | None = None, trust_remote
 def load_model(name: str, *, dtype: torch.dtype = torch.float32, trust_remote_code: bool = False) -> Any:
     """A causal language model in evaluation mode, its dropout switched off for good. Raises: BadModel."""
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()  # this project shows its own
-    if Path(name).is_dir() and (Path(name) / "adapter_config.json").exists():
+    folder_exists = Path(name).is_dir()
+    if folder_exists and (Path(name) / "adapter_config.json").exists():
         return _load_adapted(name, dtype, trust_remote_code)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=trust_remote_code)
+        # A download shows its progress; reading a folder does not need any.
+        with without_bars() if folder_exists else nullcontext():
+            model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype, trust_remote_code=trust_remote_code)
     except Exception as error:
         raise BadModel(_not_loaded(name, "model", error)) from error
     return without_dropout(model)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Transformers' own progress bars off, for a while: they come in the middle of ours."""
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _load_adapted(name: str, dtype: torch.dtype, trust_remote_code: bool) -> Any:

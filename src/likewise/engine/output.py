@@ -13,7 +13,7 @@ from likewise.engine.attention import use_own_attention
 from likewise.engine.config import AlignConfig
 from likewise.engine.files import atomic_folder, saving
 from likewise.engine.logps import LogProbModel
-from likewise.engine.models import load_model
+from likewise.engine.models import load_model, without_bars
 
 _PREFIX = "causal."
 
@@ -43,7 +43,7 @@ def save_model(
     if config.merge and not sharded:
         causal = causal.merge_and_unload()
     if accelerator.is_main_process:
-        with atomic_folder(output_dir / "model") as folder:
+        with without_bars(), atomic_folder(output_dir / "model") as folder:
             causal.save_pretrained(folder, **({"state_dict": state} if state is not None else {}))
             tokenizer.save_pretrained(folder)
             if config.merge and sharded:
