@@ -27,7 +27,7 @@ from likewise.engine.output import save_model
 from likewise.engine.plan import Schedule
 from likewise.engine.progress import Reporter, Setting
 from likewise.engine.reference import CachedReference, LiveReference, ReferenceCache, default_cache_dir
-from likewise.engine.sequences import Mismatched, Sequences, digest_of
+from likewise.engine.sequences import Mismatched, Sequences, digest_of, own_sequences
 from likewise.engine.summary import Summary, summarise
 from likewise.engine.trainer import Metrics, Scorer, Trainer
 from likewise.engine.workers import is_sharded, join_workers, prepare
@@ -172,7 +172,7 @@ class _Run:
             pad_token=tokenizer.pad_token_id,
         )
         needed = self._needed(tokens, sequences, schedule, held, mismatched)
-        reference = self._reference(scorer, sequences, wrapped, identity["model"])
+        reference = self._reference(scorer, sequences, wrapped, identity["model"], needed)
         trainer = Trainer(
             config, self.objective, tokens, sequences, mismatched, schedule, weight, scorer, optimizer, reference,
             checkpoints, identity, rate.value, every.value, self.sharded,
@@ -328,7 +328,20 @@ class _Run:
             if feedback.skipped:
                 write_skipped(feedback.skipped, self.output_dir / _SKIPPED)
 
-    def _reference(self, scorer: Scorer, sequences: Sequences, wrapped: LogProbModel, model_fingerprint: str) -> Any:
+    def _needed(
+        self, tokens: TokenizedFeedback, sequences: Sequences, schedule: Schedule, held: np.ndarray, mismatched: Any
+    ) -> np.ndarray:
+        """Sequences whose reference log-probs this run reads: a run of few steps does not see all rows."""
+        seen = schedule.pool
+        if schedule.steps < schedule.steps_per_epoch:
+            seen = np.concatenate([schedule.examples(step) for step in range(schedule.steps)])
+        own = own_sequences(tokens, np.union1d(seen, held))
+        extra = np.arange(len(tokens.completions), len(sequences)) if mismatched is not None else np.zeros(0, np.int64)
+        return np.concatenate([own, extra])
+
+    def _reference(
+        self, scorer: Scorer, sequences: Sequences, wrapped: LogProbModel, model_fingerprint: str, needed: np.ndarray
+    ) -> Any:
         mode = self.config.reference
         if "reference" not in self.objective.needs:
             return None
