@@ -76,7 +76,9 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def run_workers(folder: Path, runs: list[dict[str, Any]], *, workers: int, env: dict[str, str] | None = None) -> None:
+def run_workers(
+    folder: Path, runs: list[dict[str, Any]], *, workers: int, env: dict[str, str] | None = None, **spec: Any
+) -> None:
     """The same runs on several workers joined as `torchrun` or `accelerate launch` would join them."""
     port = free_port()
     children = [
@@ -92,6 +94,7 @@ def run_workers(folder: Path, runs: list[dict[str, Any]], *, workers: int, env: 
                 "MASTER_PORT": str(port),
                 **(env or {}),
             },
+            **spec,
         )
         for rank in range(workers)
     ]

@@ -34,7 +34,9 @@ _NOT_RESULTS = {"seconds", "examples_per_second", "tokens_per_second", "peak_mem
 def data(tmp_path_factory, tiny_model):
     """The feedback files, and each run done the plain way in this process."""
     import json
+
     import made_rows
+
     import likewise
     from likewise.engine.progress import Reporter
 
@@ -127,9 +129,7 @@ def test_workers_change_nothing_and_resume_to_the_same_bits(data, tiny_model, tm
     runs += _resumed("bco", data, tiny_model, tmp_path) + _resumed("lora", data, tiny_model, tmp_path)
     runs.append(_spec("lora", data, tiny_model, tmp_path / "adapter", reference="adapter"))
     runs.append(_spec("lora", data, tiny_model, tmp_path / "merged", merge=True))
-    run_workers(
-        tmp_path, runs, workers=1 if how.startswith("one") else 2, env=SHARDED if "sharded" in how else {}
-    )
+    run_workers(tmp_path, runs, workers=1 if how.startswith("one") else 2, env=SHARDED if "sharded" in how else {})
     for name in RUNS:
         assert_same_run(tmp_path / name, data / f"plain-{name}", _start(name, tiny_model))
     assert_same_run(tmp_path / "adapter", data / "plain-lora", None)

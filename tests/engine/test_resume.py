@@ -169,7 +169,7 @@ def test_a_run_is_resumed_with_its_own_run_yaml(align, feedback, tiny_model):
 )
 def test_resuming_another_run_names_what_changed(align, feedback, change, named):
     out = _stopped_after(align, feedback, 4)
-    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file() }
+    before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
     with pytest.raises(BadCheckpoint, match=named) as caught:
         align(feedback, output_dir=out, resume=True, **{**CONFIG, **change})
     if "settings" in named or "beta" in named:
@@ -177,7 +177,9 @@ def test_resuming_another_run_names_what_changed(align, feedback, change, named)
     assert {p: p.read_bytes() for p in before} == before
 
 
-def test_resuming_with_other_rows_or_another_model_is_refused(align, thumbs, feedback, write_jsonl, tiny_model, tmp_path):
+def test_resuming_with_other_rows_or_another_model_is_refused(
+    align, thumbs, feedback, write_jsonl, tiny_model, tmp_path
+):
     out = _stopped_after(align, feedback, 4)
     rows = thumbs(20)
     rows[3]["label"] = not rows[3]["label"]

@@ -59,6 +59,7 @@ class TokenizedFeedback:
     rating: np.ndarray | None  # float64 [sequences], NaN where there is none
     tie: np.ndarray | None  # bool [examples], kind "pair"
     row: np.ndarray  # int64 [examples]: position in the feedback that was given
+    source_row: np.ndarray  # int64 [examples]: number in the file or data set it came from, from 1
     trimmed_prompts: list[int] = field(default_factory=list)  # rows whose prompt lost its oldest part
     skipped: list[tuple[int, str]] = field(default_factory=list)  # (row, reason)
 
@@ -337,6 +338,7 @@ class _Builder:
         self.rating: list[float] = []
         self.tie: list[bool] = []
         self.row: list[int] = []
+        self.source_row: list[int] = []
         self.trimmed: list[int] = []
         self.skipped: list[tuple[int, str]] = []
 
@@ -387,6 +389,7 @@ class _Builder:
         self.first.append(len(self.completions))
         self.weight.append(row.weight)
         self.row.append(index)
+        self.source_row.append(row.row or index + 1)
         if isinstance(row, LabelRow):
             self.label.append(float(row.label))
         if isinstance(row, PairRow):
@@ -413,6 +416,7 @@ class _Builder:
             rating=np.asarray(self.rating, dtype=np.float64) if kind != "label" else None,
             tie=np.asarray(self.tie, dtype=bool) if kind == "pair" else None,
             row=np.asarray(self.row, dtype=np.int64),
+            source_row=np.asarray(self.source_row, dtype=np.int64),
             trimmed_prompts=self.trimmed,
             skipped=self.skipped,
         )

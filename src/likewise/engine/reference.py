@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ class ReferenceCache:
             save_file({"logps": torch.from_numpy(np.ascontiguousarray(logps))}, temporary, metadata={"key": self.key})
             os.replace(temporary, self.path)
         except (OSError, SafetensorError) as error:
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
             return f"the reference log-probs could not be kept in {self.path.parent} ({error})"
         return None
 

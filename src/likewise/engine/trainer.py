@@ -284,7 +284,7 @@ class Trainer:
         raise TrainingDiverged(self._diverged(step, "the loss is not finite", rows or examples))
 
     def _diverged(self, step: int, what: str, examples: Any) -> str:
-        rows = sorted(int(self.feedback.row[e]) + 1 for e in examples)
+        rows = sorted({int(self.feedback.source_row[e]) for e in examples})
         shown = ", ".join(str(r) for r in rows[:8]) + (f" and {len(rows) - 8} more" if len(rows) > 8 else "")
         newest = self.checkpoints.newest()
         kept = f"The last checkpoint is whole: {newest}." if newest else "There was no checkpoint yet."
@@ -295,12 +295,14 @@ class Trainer:
 
     def _check_closed_form(self, batch: Batch, weight: Tensor, loss: float, examples: np.ndarray) -> None:
         """Before the first update the policy is the reference, so the loss is known without any model."""
-        ratio, same = at_reference(batch)
+        ratio, length, same = at_reference(batch)
         expected = self._mean_loss(same, weight)
         tolerance = 1e-3 if self.config.dtype == "float32" else 5e-2
-        if abs(loss - expected) <= tolerance * max(1.0, abs(expected)):
+        # The loss alone would miss what cancels in it, such as a shift that both sides of a pair share.
+        apart = float((ratio.abs() / length.clamp(min=1)).mean())
+        if abs(loss - expected) <= tolerance * max(1.0, abs(expected)) and apart <= tolerance:
             return
-        row = int(self.feedback.row[examples[int(ratio.abs().argmax())]]) + 1
+        row = int(self.feedback.source_row[examples[int(ratio.abs().argmax())]])
         raise TrainingDiverged(
             f"step 1: before any update the loss should be {expected:.4f} (policy = reference), but it is {loss:.4f}; "
             f"log-ratios reach {float(ratio.abs().max()):.3g} nats (row {row}).\n"
@@ -309,20 +311,23 @@ class Trainer:
         )
 
 
-def at_reference(batch: Batch) -> tuple[Tensor, Batch]:
-    """Log-ratios per example (the larger side of a pair), and the same batch with the policy put at the reference."""
+def at_reference(batch: Batch) -> tuple[Tensor, Tensor, Batch]:
+    """Per example log-ratio and length (the larger of a pair or group); the batch with the policy at the reference."""
     from dataclasses import replace
 
     if isinstance(batch, PairLogps):
         ratio = torch.maximum(batch.chosen_log_ratio.abs(), batch.rejected_log_ratio.abs())
         assert batch.reference_chosen is not None
         assert batch.reference_rejected is not None
-        return ratio, replace(batch, policy_chosen=batch.reference_chosen, policy_rejected=batch.reference_rejected)
+        equal = replace(batch, policy_chosen=batch.reference_chosen, policy_rejected=batch.reference_rejected)
+        return ratio, torch.maximum(batch.length_chosen, batch.length_rejected), equal
     assert batch.reference is not None
+    same = replace(batch, policy=batch.reference)
     if isinstance(batch, GroupLogps):
-        ratio = torch.zeros(int(batch.group.max()) + 1).index_reduce(0, batch.group, batch.log_ratio.abs(), "amax")
-        return ratio, replace(batch, policy=batch.reference)
-    return batch.log_ratio, replace(batch, policy=batch.reference)
+        groups = int(batch.group.max()) + 1
+        ratio = torch.zeros(groups).index_reduce(0, batch.group, batch.log_ratio.abs(), "amax")
+        return ratio, torch.ones(groups).index_reduce(0, batch.group, batch.length.float(), "amax"), same
+    return batch.log_ratio, batch.length, same
 
 
 def rewards(batch: Batch, scale: float) -> Metrics:

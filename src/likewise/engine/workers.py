@@ -15,9 +15,12 @@ MakeOptimizer = Callable[[nn.Module], torch.optim.Optimizer]
 def join_workers(dtype: str) -> Any:
     """The accelerator of this process: one of those that `accelerate launch` or `torchrun` started, or alone."""
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
     # Told so, accelerate joins several CPU workers too; otherwise it looks for accelerators alone.
     cpu = not torch.accelerator.is_available()
+    # accelerate remembers the precision of a process's first run and refuses another one; the workers stay joined.
+    AcceleratorState._reset_state()
     return Accelerator(cpu=cpu, mixed_precision="bf16" if dtype == "bfloat16" else "no")
 
 
