@@ -97,69 +97,95 @@ class HeadShape:
             hidden = base / float(config.hidden_size)
         return cls(hidden, scale, number("final_logit_softcapping"))
 
-    def apply(self, logits: Tensor) -> Tensor:
+    def apply(self, raw: Tensor) -> Tensor:
         """Raw head outputs to the model's logits, float32."""
-        logits = logits.float()
+        logits = raw.float() * self.logit_scale
+        return logits if self.softcap is None else torch.tanh(logits / self.softcap) * self.softcap
+
+    def apply_(self, raw: Tensor) -> Tensor:
+        """The same in place, for float32."""
         if self.logit_scale != 1.0:
-            logits = logits * self.logit_scale
-        if self.softcap is not None:
-            logits = torch.tanh(logits / self.softcap) * self.softcap
-        return logits
+            raw.mul_(self.logit_scale)
+        return raw if self.softcap is None else raw.div_(self.softcap).tanh_().mul_(self.softcap)
 
     def slope(self, logits: Tensor) -> Tensor | float:
-        """d logits / d raw, given the logits."""
+        """d logits / d raw, given the logits: a number unless there is a soft cap."""
         if self.softcap is None:
             return self.logit_scale
         return self.logit_scale * (1 - (logits / self.softcap) ** 2)
 
 
 class _TokenLogps(torch.autograd.Function):
-    """log softmax(head(hidden))[targets], [tokens] float32, projecting `chunk` tokens at a time.
+    """log softmax(head(hidden))[targets], [tokens] float32, projecting `chunk` tokens at a time into one buffer.
 
-    The backward pass projects each chunk again instead of keeping [tokens, vocabulary]. The gradient of a log-prob in
-    the logits is onehot(target) - softmax, so one softmax per chunk serves both the hidden states and the weight, and
-    the weight's gradient is summed in one buffer.
+    The backward pass projects each chunk again instead of keeping [tokens, vocabulary]; only the last one still stands
+    in the buffer, so it goes first. With p the softmax of a chunk, the gradient in its logits is g·(onehot - p): the
+    factor g is applied to [tokens, hidden], never to [tokens, vocabulary], and the one-hot part by looking rows up.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: HeadShape, chunk: int
     ) -> Tensor:
-        ctx.save_for_backward(hidden, weight, bias, targets)
-        ctx.shape, ctx.chunk = shape, chunk
-        result = torch.empty(len(targets), dtype=torch.float32, device=hidden.device)
-        for start in range(0, len(targets), chunk):
+        count = len(targets)
+        buffer = torch.empty(min(chunk, count), weight.shape[0], dtype=torch.float32, device=hidden.device)
+        normaliser = torch.empty(count, dtype=torch.float32, device=hidden.device)
+        picked = torch.empty_like(normaliser)
+        for start in range(0, count, chunk):
             part = slice(start, start + chunk)
-            logits = shape.apply(F.linear(hidden[part], weight, bias))
-            picked = logits.gather(1, targets[part, None]).squeeze(1)
-            result[part] = picked - torch.logsumexp(logits, dim=1)
-        return result
+            logits = _project(hidden[part], weight, bias, shape, buffer)
+            torch.logsumexp(logits, dim=1, out=normaliser[part])
+            picked[part] = logits.gather(1, targets[part, None]).squeeze(1)
+        ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
+        ctx.shape, ctx.chunk = shape, chunk
+        ctx.buffer = buffer if any(ctx.needs_input_grad) else None
+        return picked - normaliser
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        hidden, weight, bias, targets = ctx.saved_tensors
-        shape, chunk = ctx.shape, ctx.chunk
+        hidden, weight, bias, targets, normaliser = ctx.saved_tensors
+        shape, chunk, count = ctx.shape, ctx.chunk, len(targets)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if wants_bias else None
-        for start in range(0, len(targets), chunk):
-            part = slice(start, start + chunk)
-            logits = shape.apply(F.linear(hidden[part], weight, bias))
+        buffer, ctx.buffer = ctx.buffer, None
+        standing = buffer is not None  # not in a second backward pass over the same graph
+        if buffer is None:
+            buffer = torch.empty(min(chunk, count), weight.shape[0], dtype=torch.float32, device=hidden.device)
+        for start in reversed(range(0, count, chunk)):
+            part = slice(start, min(start + chunk, count))
+            logits = buffer[: part.stop - start]
+            if not standing:
+                logits = _project(hidden[part], weight, bias, shape, buffer)
+            standing = False
             slope = shape.slope(logits)
-            change = torch.softmax(logits, dim=1)
-            change.mul_(-grad[part, None])
-            change.scatter_add_(1, targets[part, None], grad[part, None])
-            if shape.softcap is not None or shape.logit_scale != 1.0:
-                change.mul_(slope)
-            change = change.to(hidden.dtype)
+            target, factor = targets[part], grad[part, None].to(hidden.dtype)
+            at_target = slope if isinstance(slope, float) else slope.gather(1, target[:, None]).to(hidden.dtype)
+            p = logits.sub_(normaliser[part, None]).exp_()
+            if not isinstance(slope, float):
+                p = p.mul_(slope)
+            p = p.to(hidden.dtype)
+            scale = slope if isinstance(slope, float) else 1.0
             if grad_hidden is not None:
-                torch.mm(change, weight, out=grad_hidden[part])
+                grad_hidden[part] = factor * (at_target * weight[target] - (p @ weight) * scale)
             if grad_weight is not None:
-                grad_weight.addmm_(change.t(), hidden[part])
+                grad_weight.addmm_(p.t(), factor * hidden[part], alpha=-scale)
+                grad_weight.index_add_(0, target, at_target * factor * hidden[part])
             if grad_bias is not None:
-                grad_bias.add_(change.sum(0))
+                grad_bias.sub_((p.t() @ factor).squeeze(1), alpha=scale)
+                grad_bias.index_add_(0, target, (at_target * factor).squeeze(1))
         return grad_hidden, grad_weight, grad_bias, None, None, None
+
+
+def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape, buffer: Tensor) -> Tensor:
+    """The logits of some tokens, float32, in the first rows of `buffer`."""
+    logits = buffer[: len(hidden)]
+    if bias is None and hidden.dtype == torch.float32:
+        torch.mm(hidden, weight.t(), out=logits)
+    else:
+        logits.copy_(F.linear(hidden, weight, bias))
+    return shape.apply_(logits)
 
 
 class LogProbModel(nn.Module):
