@@ -54,6 +54,27 @@ def slow_moving(seconds: float) -> None:
     output.os = SlowOs
 
 
+def disk_full(limit: int, after: int) -> None:
+    """From the time when so many checkpoints stand, no file may grow beyond the limit: EFBIG in the place of ENOSPC."""
+    import resource
+    import signal
+
+    from likewise.engine.checkpoint import Checkpoints
+
+    save = Checkpoints.save
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+
+    def limited(self: Any, step: int, *rest: Any) -> Path:
+        if step > after:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+        try:
+            return save(self, step, *rest)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+    Checkpoints.save = limited
+
+
 def slow_steps(seconds: float) -> None:
     from likewise.engine.trainer import Trainer
 
@@ -95,6 +116,8 @@ def main(spec: dict[str, Any]) -> None:
     for name, make_slow in (("slow_naming", slow_naming), ("slow_moving", slow_moving)):
         if name in spec:
             make_slow(spec[name])
+    if "disk_full" in spec:
+        disk_full(*spec["disk_full"])
     if "slow_steps" in spec:
         slow_steps(spec["slow_steps"])
     for run in spec["runs"]:

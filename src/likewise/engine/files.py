@@ -27,6 +27,8 @@ def atomic_folder(target: Path) -> Iterator[Path]:
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.rglob("*"):
+                if file.is_file():
+                    _make_readable(file)
                 _to_disk(file)
             _to_disk(temporary)
             if target.exists():
@@ -47,8 +49,7 @@ def write_text(target: Path, text: str) -> None:
                 stream.write(text)
                 stream.flush()
                 os.fsync(stream.fileno())
-            # mkstemp makes files private; what is written here is meant to be read like any other file.
-            os.chmod(name, 0o666 & ~_umask())
+            _make_readable(Path(name))
             os.replace(name, target)
         except BaseException:
             Path(name).unlink(missing_ok=True)
@@ -91,7 +92,8 @@ def _to_disk(path: Path) -> None:
         os.close(handle)
 
 
-def _umask() -> int:
-    current = os.umask(0)
-    os.umask(current)
-    return current
+def _make_readable(file: Path) -> None:
+    """mkstemp and safetensors make files private; what is written here is to be read like any other file."""
+    mask = os.umask(0)
+    os.umask(mask)
+    file.chmod(0o666 & ~mask)
