@@ -18,13 +18,6 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_optimizer_state_dict,
-    set_model_state_dict,
-    set_optimizer_state_dict,
-)
 
 from likewise.engine.files import atomic_folder, clear_temporary
 from likewise.errors import BadCheckpoint
@@ -93,11 +86,11 @@ class TrainingTensors:
         cls, model: nn.Module, optimizer: torch.optim.Optimizer, objective_state: dict[str, Tensor], *, sharded: bool
     ) -> TrainingTensors:
         """Gathered to whole tensors; every worker must call this, the first one gets the result."""
-        options = StateDictOptions(full_state_dict=sharded, cpu_offload=sharded, ignore_frozen_params=True)
-        weights: Any = get_model_state_dict(model, options=options)
-        moments: Any = get_optimizer_state_dict(model, optimizer, options=options).get(
-            "state", {}
-        )  # empty but on the first
+        dicts = _state_dicts()
+        options = dicts.StateDictOptions(full_state_dict=sharded, cpu_offload=sharded, ignore_frozen_params=True)
+        weights = dicts.get_model_state_dict(model, options=options)
+        # Gathered, both are empty but on the first worker.
+        moments = dicts.get_optimizer_state_dict(model, optimizer, options=options).get("state", {})
         flat = {f"{name}{_SEPARATOR}{key}": value for name, part in moments.items() for key, value in part.items()}
         state = {f"objective{_SEPARATOR}{name}": value.cpu() for name, value in objective_state.items()}
         state[f"random{_SEPARATOR}cpu"] = torch.get_rng_state()
@@ -105,22 +98,30 @@ class TrainingTensors:
 
     def restore(self, model: nn.Module, optimizer: torch.optim.Optimizer, *, sharded: bool) -> dict[str, Tensor]:
         """Put weights, moments and random state back; returns the objective's state."""
-        options = StateDictOptions(
+        dicts = _state_dicts()
+        options = dicts.StateDictOptions(
             full_state_dict=sharded, cpu_offload=sharded, ignore_frozen_params=True, strict=False
         )
-        set_model_state_dict(model, dict(self.model), options=options)
+        dicts.set_model_state_dict(model, dict(self.model), options=options)
         moments: dict[str, Any] = {}
         for key, value in self.optimizer.items():
             name, part = key.rsplit(_SEPARATOR, 1)
             moments.setdefault(name, {})[part] = value
         # Not gathered: a gathered one is empty on every worker but the first, and only the groups are read here.
-        now = get_optimizer_state_dict(model, optimizer, options=StateDictOptions(ignore_frozen_params=True))
-        set_optimizer_state_dict(
-            model, optimizer, {"state": moments, "param_groups": now["param_groups"]}, options=options
-        )
+        trained = dicts.StateDictOptions(ignore_frozen_params=True)
+        groups = dicts.get_optimizer_state_dict(model, optimizer, options=trained)["param_groups"]
+        whole = {"state": moments, "param_groups": groups}
+        dicts.set_optimizer_state_dict(model, optimizer, whole, options=options)
         torch.set_rng_state(self.state[f"random{_SEPARATOR}cpu"])
         prefix = f"objective{_SEPARATOR}"
         return {k.removeprefix(prefix): v for k, v in self.state.items() if k.startswith(prefix)}
+
+
+def _state_dicts() -> Any:
+    """torch's state dicts, of sharded and whole models alike; imported late: 50 MB that some runs never need."""
+    from torch.distributed.checkpoint import state_dict
+
+    return state_dict
 
 
 def _separate(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

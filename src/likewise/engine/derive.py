@@ -17,7 +17,7 @@ from likewise.objectives.objective import Objective
 
 _PAPER = "as in the BCO paper"
 _ACTIVATION_BUDGET = 2**30  # bytes of activations on a CPU
-_CPU_TOKENS = 2048  # beyond this a CPU gains nothing from more tokens at once
+_CPU_TOKENS = 1024  # beyond this a CPU gains nothing from more tokens at once
 
 
 def batch_size(config: AlignConfig, examples: int) -> Setting:
@@ -93,7 +93,7 @@ def tokens_per_microbatch(config: AlignConfig, model: Any, device: torch.device,
     shape = model.config.get_text_config()
     width = int(getattr(shape, "hidden_size", 0) or 768)
     layers = 1 if config.gradient_checkpointing else int(getattr(shape, "num_hidden_layers", 0) or 12)
-    per_token = layers * width * 20 * (2 if config.dtype == "bfloat16" else 4)  # about twenty activations a layer
+    per_token = layers * width * 32 * (2 if config.dtype == "bfloat16" else 4)  # about 32 activations a layer
     budget = _ACTIVATION_BUDGET
     if device.type == "cuda":
         budget = int(torch.cuda.mem_get_info(device)[0] * 0.3)

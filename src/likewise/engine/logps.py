@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from likewise.engine.attention import use_own_attention, use_packed_attention
+from likewise.engine.linear import FastLinear, times_transposed, use_fast_linear, use_plain_linear
 
 _CHUNK_BYTES = 64 * 2**20  # float32 logits of one chunk; beyond this the matmuls gain nothing
 
@@ -108,84 +109,76 @@ class HeadShape:
             raw.mul_(self.logit_scale)
         return raw if self.softcap is None else raw.div_(self.softcap).tanh_().mul_(self.softcap)
 
-    def slope(self, logits: Tensor) -> Tensor | float:
-        """d logits / d raw, given the logits: a number unless there is a soft cap."""
-        if self.softcap is None:
-            return self.logit_scale
-        return self.logit_scale * (1 - (logits / self.softcap) ** 2)
+    def slope(self, logits: Tensor) -> Tensor | None:
+        """d logits / d raw, given the logits; None where it is `logit_scale` everywhere, without a soft cap."""
+        return None if self.softcap is None else self.logit_scale * (1 - (logits / self.softcap) ** 2)
 
 
 class _TokenLogps(torch.autograd.Function):
-    """log softmax(head(hidden))[targets], [tokens] float32, projecting `chunk` tokens at a time into one buffer.
+    """log softmax(head(hidden))[targets], [tokens] float32, projecting `chunk` tokens at a time.
 
-    The backward pass projects each chunk again instead of keeping [tokens, vocabulary]; only the last one still stands
-    in the buffer, so it goes first. With p the softmax of a chunk, the gradient in its logits is g·(onehot - p): the
-    factor g is applied to [tokens, hidden], never to [tokens, vocabulary], and the one-hot part by looking rows up.
+    The backward pass projects each chunk again instead of keeping [tokens, vocabulary]; only the last one still stands,
+    so it goes first. With p the softmax of a chunk, the gradient in its logits is g·(onehot - p): the factor g is
+    applied to [tokens, hidden], never to [tokens, vocabulary], and the one-hot part by looking rows up.
     """
 
     @staticmethod
     def forward(
         ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: HeadShape, chunk: int
     ) -> Tensor:
-        count = len(targets)
-        buffer = torch.empty(min(chunk, count), weight.shape[0], dtype=torch.float32, device=hidden.device)
+        count, logits = len(targets), None
         normaliser = torch.empty(count, dtype=torch.float32, device=hidden.device)
         picked = torch.empty_like(normaliser)
         for start in range(0, count, chunk):
             part = slice(start, start + chunk)
-            logits = _project(hidden[part], weight, bias, shape, buffer)
+            del logits  # the chunk before, so that there is never more than one
+            logits = _logits(hidden[part], weight, bias, shape)
             torch.logsumexp(logits, dim=1, out=normaliser[part])
             picked[part] = logits.gather(1, targets[part, None]).squeeze(1)
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
         ctx.shape, ctx.chunk = shape, chunk
-        ctx.buffer = buffer if any(ctx.needs_input_grad) else None
+        ctx.last_logits = logits if any(ctx.needs_input_grad) else None
         return picked - normaliser
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, normaliser = ctx.saved_tensors
-        shape, chunk, count = ctx.shape, ctx.chunk, len(targets)
+        shape, count = ctx.shape, len(targets)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
         grad_weight = torch.zeros_like(weight) if wants_weight else None
         grad_bias = torch.zeros_like(bias) if wants_bias else None
-        buffer, ctx.buffer = ctx.buffer, None
-        standing = buffer is not None  # not in a second backward pass over the same graph
-        if buffer is None:
-            buffer = torch.empty(min(chunk, count), weight.shape[0], dtype=torch.float32, device=hidden.device)
-        for start in reversed(range(0, count, chunk)):
-            part = slice(start, min(start + chunk, count))
-            logits = buffer[: part.stop - start]
-            if not standing:
-                logits = _project(hidden[part], weight, bias, shape, buffer)
-            standing = False
-            slope = shape.slope(logits)
+        logits, ctx.last_logits = ctx.last_logits, None  # None in a second backward pass over the same graph
+        for start in reversed(range(0, count, ctx.chunk)):
+            part = slice(start, start + ctx.chunk)
+            if logits is None:
+                logits = _logits(hidden[part], weight, bias, shape)
             target, factor = targets[part], grad[part, None].to(hidden.dtype)
-            at_target = slope if isinstance(slope, float) else slope.gather(1, target[:, None]).to(hidden.dtype)
+            slope = shape.slope(logits)
             p = logits.sub_(normaliser[part, None]).exp_()
-            if not isinstance(slope, float):
+            if slope is None:
+                at_target = factor * shape.logit_scale
+                factor = at_target
+            else:
+                at_target = factor * slope.gather(1, target[:, None]).to(hidden.dtype)
                 p = p.mul_(slope)
             p = p.to(hidden.dtype)
-            scale = slope if isinstance(slope, float) else 1.0
             if grad_hidden is not None:
-                grad_hidden[part] = factor * (at_target * weight[target] - (p @ weight) * scale)
+                grad_hidden[part] = at_target * weight[target] - factor * times_transposed(p, weight.t())
             if grad_weight is not None:
-                grad_weight.addmm_(p.t(), factor * hidden[part], alpha=-scale)
-                grad_weight.index_add_(0, target, at_target * factor * hidden[part])
+                grad_weight.sub_(times_transposed(p.t(), (factor * hidden[part]).t()))
+                grad_weight.index_add_(0, target, at_target * hidden[part])
             if grad_bias is not None:
-                grad_bias.sub_((p.t() @ factor).squeeze(1), alpha=scale)
-                grad_bias.index_add_(0, target, (at_target * factor).squeeze(1))
+                grad_bias.sub_((p.t() @ factor).squeeze(1))
+                grad_bias.index_add_(0, target, at_target.squeeze(1))
+            logits = p = slope = None
         return grad_hidden, grad_weight, grad_bias, None, None, None
 
 
-def _project(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape, buffer: Tensor) -> Tensor:
-    """The logits of some tokens, float32, in the first rows of `buffer`."""
-    logits = buffer[: len(hidden)]
-    if bias is None and hidden.dtype == torch.float32:
-        torch.mm(hidden, weight.t(), out=logits)
-    else:
-        logits.copy_(F.linear(hidden, weight, bias))
-    return shape.apply_(logits)
+def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape) -> Tensor:
+    """The logits of some tokens, float32."""
+    raw = times_transposed(hidden, weight) if bias is None else F.linear(hidden, weight, bias)
+    return shape.apply_(raw.float())
 
 
 class LogProbModel(nn.Module):
@@ -202,6 +195,7 @@ class LogProbModel(nn.Module):
         self.head_shape = HeadShape.of(self.language_model.config.get_text_config())
         # FSDP wraps by these names; they live on the language model.
         self._no_split_modules = getattr(self.language_model, "_no_split_modules", None)
+        use_fast_linear(causal)
         if packed:
             use_packed_attention(self.language_model)
         else:
@@ -216,6 +210,12 @@ class LogProbModel(nn.Module):
     @property
     def config(self) -> Any:
         return self.language_model.config
+
+    def hand_back(self) -> Any:
+        """The model as transformers made it, with its own attention and layers, to be saved or sampled from."""
+        use_plain_linear(self.causal)
+        use_own_attention(self.language_model)
+        return self.causal
 
     def tie_weights(self) -> None:
         self.language_model.tie_weights()
@@ -248,7 +248,7 @@ class LogProbModel(nn.Module):
         head = self.language_model.get_output_embeddings()
         vocabulary = self.config.get_text_config().vocab_size
         chunk = max(16, _CHUNK_BYTES // (4 * vocabulary))
-        if type(head) is nn.Linear:
+        if type(head) in (nn.Linear, FastLinear):
             weight: Tensor = head.weight
             bias: Tensor | None = head.bias
             hidden = hidden.to(weight.dtype)

@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
-from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 
-from likewise.engine.attention import use_own_attention
 from likewise.engine.config import AlignConfig
 from likewise.engine.files import atomic_folder, saving
 from likewise.engine.logps import LogProbModel
@@ -33,10 +31,11 @@ def save_model(
     """
     state = None
     if sharded:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
         options = StateDictOptions(full_state_dict=True, cpu_offload=True, ignore_frozen_params=bool(config.lora_rank))
         state = {k.removeprefix(_PREFIX): v for k, v in get_model_state_dict(prepared, options=options).items()}
-    causal: Any = wrapped.causal
-    use_own_attention(wrapped.language_model)
+    causal: Any = wrapped.hand_back()
     if config.gradient_checkpointing:
         wrapped.language_model.gradient_checkpointing_disable()
         wrapped.eval()

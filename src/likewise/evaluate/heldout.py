@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm, rankdata
 
-_Z = float(norm.ppf(0.975))
+_Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ def auc(score: np.ndarray, positive: np.ndarray) -> Estimate | None:
     m, n = len(ups), len(downs)
     if not m or not n:
         return None
-    ranks = rankdata(np.concatenate([ups, downs]))
+    ranks = _ranks(np.concatenate([ups, downs]))
     value = float((ranks[:m].sum() - m * (m + 1) / 2) / (m * n))
-    above_down = (ranks[:m] - rankdata(ups)) / n  # share of downs below each up
-    below_up = 1 - (ranks[m:] - rankdata(downs)) / m  # share of ups above each down
+    above_down = (ranks[:m] - _ranks(ups)) / n  # share of downs below each up
+    below_up = 1 - (ranks[m:] - _ranks(downs)) / m  # share of ups above each down
     variance = sum(float(np.var(part, ddof=1)) / len(part) for part in (above_down, below_up) if len(part) > 1)
     if not 0 < value < 1 or variance == 0 or min(m, n) < 2:
         bound = proportion(value * min(m, n), min(m, n))
@@ -52,6 +52,13 @@ def proportion(successes: float, n: int) -> Estimate:
     centre = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = _Z / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return Estimate(p, max(0.0, centre - half), min(1.0, centre + half), n)
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    """Ranks from 1, ties sharing their mean rank, [n]."""
+    _, place, count = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(count)
+    return (last - (count - 1) / 2)[place]
 
 
 def _expit(x: float) -> float:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -81,9 +82,26 @@ def _generate(
     )
     ends = _end_tokens(model, tokenizer)
     config = GenerationConfig(max_new_tokens=max_new_tokens, pad_token_id=pad, eos_token_id=ends, **choice)
-    with torch.no_grad():
-        output = model.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)
+    with torch.no_grad(), _settings_of_its_own_off(model) as plain:
+        output = plain.generate(input_ids=input_ids, attention_mask=mask, generation_config=config)
     return [_text(tokenizer, row[width:].tolist(), set(ends)) for row in output]
+
+
+@contextmanager
+def _settings_of_its_own_off(model: Any) -> Iterator[Any]:
+    """The model without its own generation settings, which transformers fills in where a caller gives none.
+
+    Hub models come with a repetition penalty, a top_k and more: sampled with them it is not the model that was trained.
+    """
+    from transformers import GenerationConfig
+
+    plain = model.get_base_model() if hasattr(model, "get_base_model") else model  # adapters stay active in it
+    own = plain.generation_config
+    plain.generation_config = GenerationConfig()
+    try:
+        yield plain
+    finally:
+        plain.generation_config = own
 
 
 def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
