@@ -43,9 +43,7 @@ def test_the_interval_of_the_auc_holds_the_truth_about_95_times_in_100(gap, ups,
         found = auc(score, np.arange(ups + downs) < ups)
         return found.low, found.high
 
-    assert (
-        0.93 <= _coverage(interval, truth, 800) <= 0.975
-    )  # 0.95 ± 2.6 standard errors
+    assert 0.93 <= _coverage(interval, truth, 800) <= 0.975  # 0.95 ± 2.6 standard errors
 
 
 def test_the_interval_of_the_auc_is_as_wide_as_the_bootstrap_s():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +28,12 @@ def join_workers(dtype: str) -> Any:
 def leave_workers() -> None:
     """Part from the other workers in good order; without it a worker that ends early can abort the others."""
     if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from accelerate.state import AcceleratorState
+
         torch.distributed.destroy_process_group()
+        # A sharded model and accelerate hold connections too; their threads must end before the interpreter does.
+        AcceleratorState._reset_state(reset_partial_state=True)
+        gc.collect()
 
 
 def is_sharded(accelerator: Any) -> bool:
