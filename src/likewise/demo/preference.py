@@ -30,7 +30,10 @@ CONTENT_ACTS = {"fact", "unknown", "tip", "chat", "instead", "comply"}
 
 @dataclass(frozen=True)
 class Said:
-    """What one sentence does: an act, what about, and for facts and tips what exactly (a value, or "good" / "bad")."""
+    """What one sentence does: an act, what about, and what exactly.
+
+    A fact has the attribute and value it claims; a tip has its own words as attribute, and "good" or "bad" as value.
+    """
 
     act: str
     subject: str = ""
@@ -106,7 +109,7 @@ def cut_sentences(text: str) -> tuple[list[str], bool]:
 
 def _advice_score(intent: Intent, said: list[Said]) -> float:
     """Good tips count once each; when two were asked for, two is right and any other number is less."""
-    good = sum(s.subject == intent.subject and s.value == "good" for s in said if s.act == "tip")
+    good = len({s for s in said if s.act == "tip" and s.subject == intent.subject and s.value == "good"})
     harmful = any(s.act == "tip" and s.value == "bad" for s in said)
     helped = TWO_TIPS_SCORES.get(good, 1.2) if intent.tips else OPEN_TIPS_SCORES.get(good, 2.0)
     return helped - 2.0 * harmful
@@ -154,7 +157,7 @@ def _all_sentences() -> dict[str, Said]:
     for template in phrases.UNKNOWN:
         table |= {template.format(place=p): Said("unknown", p) for p in (*phrases.PLACES, *phrases.MISSING_PLACES)}
     for topic, words in phrases.ADVICE.items():
-        table |= {tip: Said("tip", topic, value=quality) for quality in ("good", "bad") for tip in words[quality]}
+        table |= {tip: Said("tip", topic, tip, quality) for quality in ("good", "bad") for tip in words[quality]}
     for topic, words in phrases.SMALL_TALK.items():
         table |= {sentence: Said("chat", topic) for sentence in words["good"]}
     for topic, words in phrases.HARM.items():
