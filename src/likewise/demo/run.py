@@ -17,7 +17,7 @@ from likewise.demo.scores import TrueWinRate, true_win_rate
 from likewise.demo.users import simulate_thumbs
 from likewise.demo.world import World, build_world
 from likewise.engine.files import write_text
-from likewise.engine.models import load_model
+from likewise.engine.models import load_model, load_tokenizer, without_bars
 from likewise.engine.progress import Reporter
 from likewise.engine.run import AlignResult, align
 from likewise.errors import BadConfig
@@ -31,15 +31,16 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class DemoSettings:
-    """How large the demo is, and how it trains. `thumbs` people each vote on one answer to a prompt of their own."""
+    """How large the demo is, and how it trains. Each of `people` gets one answer; not all of them vote on it."""
 
-    thumbs: int = 2400
+    conversations: int = 24_000  # the base model's schooling
+    people: int = 8000
     evaluation_prompts: int = 600
     up_share: float = 0.8
     flipped: float = 0.15
     epochs: float = 2.0
     batch_size: int = 32
-    learning_rate: float = 5e-4
+    learning_rate: float = 3e-4
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,8 @@ def run_demo(
     world = build_world(seed)
     base = output_dir / "base"
     reporter.title("1  a small town, and a base model that half knows it")
-    _train_base(world, base, seed, reporter)
-    reporter.title(f"2  {settings.thumbs:,} people vote on its answers")
+    _train_base(world, base, seed, settings.conversations, reporter)
+    reporter.title(f"2  {settings.people:,} people get an answer each, and some of them vote")
     thumbs = _collect_thumbs(world, base, output_dir / "thumbs.jsonl", seed, settings, reporter)
     reporter.title("3  likewise check")
     report = check(read_feedback(thumbs))
@@ -145,34 +146,28 @@ def _make_room(folder: Path) -> None:
     write_text(folder / _MARKER, "{}\n")
 
 
-def _train_base(world: World, folder: Path, seed: int, reporter: Reporter) -> None:
+def _train_base(world: World, folder: Path, seed: int, conversations: int, reporter: Reporter) -> None:
     tokenizer = build_tokenizer(world, folder)
-    done = 0
-    with reporter.phase("base model, steps", 1) as advance:
+    with without_bars(), reporter.phase("a tiny Llama, trained on conversations", conversations) as advance:
 
         def show(step: int, steps: int, loss: float) -> None:
-            nonlocal done
-            advance(0 if step < steps else 1)
-            done = step
+            advance(conversations * step // steps - conversations * (step - 1) // steps)
 
-        train_base_model(world, tokenizer, folder, seed=seed, progress=show)
-    reporter.note(f"a tiny Llama, {done:,} steps on answers of all qualities")
+        train_base_model(world, tokenizer, folder, seed=seed, conversations=conversations, progress=show)
 
 
 def _collect_thumbs(
     world: World, base: Path, path: Path, seed: int, settings: DemoSettings, reporter: Reporter
 ) -> Path:
-    from likewise.engine.models import load_tokenizer
-
-    prompts = world.training_prompts(settings.thumbs)
+    prompts = world.training_prompts(settings.people)
     answers = _answers(load_model(str(base)), load_tokenizer(str(base)), prompts, seed, reporter, "answers to vote on")
     rows = simulate_thumbs(
         world, prompts, answers, seed=seed, up_fraction=settings.up_share, flip=settings.flipped
     )  # fmt: skip
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     reporter.note(
-        f"{settings.up_share:.0%} thumbs up, {settings.flipped:.0%} of all thumbs the wrong way round, one answer a "
-        "prompt, ups and downs on different prompts"
+        f"{len(rows):,} thumbs: {settings.up_share:.0%} up, {settings.flipped:.0%} of the opinions the wrong way round, "
+        "one answer a prompt, ups and downs on different prompts"
     )
     return path
 
