@@ -10,9 +10,11 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.nn.functional import cross_entropy
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from likewise.demo.world import Messages, World
+from likewise.engine.models import without_bars
 
 #: Token ids of a conversation, and the place where its answer starts.
 Example = tuple[list[int], int]
@@ -88,8 +90,7 @@ def train_base_model(
     layers: int = 2,
     width: int = 128,
 ) -> None:
-    """Train a small Llama from random weights, one pass over mediocre answers, and save it with its tokenizer to
-    `directory`.
+    """Train a small Llama from random weights, one pass over mediocre answers; save it and its tokenizer.
 
     `progress(step, steps, loss)` is called after every step; the loss is nats per answer token. Weights are a function
     of the seed and sizes (and of the number of threads, to rounding); the caller's random state is left as it was.
@@ -99,7 +100,8 @@ def train_base_model(
         torch.manual_seed(seed)
         model = LlamaForCausalLM(_tiny_llama(tokenizer, layers, width))
         _train(model, examples, random.Random(seed), tokenizer.pad_token_id, batch_size, learning_rate, progress)
-    model.save_pretrained(str(directory))
+    with without_bars():
+        model.save_pretrained(str(directory))
     tokenizer.save_pretrained(str(directory))
 
 
@@ -143,8 +145,10 @@ def _train(
     model.train()
     for step, batch in enumerate(_batches(examples, draw, batch_size), start=1):
         ids, labels = _padded(batch, pad)
-        # Padding is on the right and attention looks left, so no mask is needed.
-        loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        # Padding is on the right and attention looks left, so no mask is needed; prompts need no logits.
+        hidden = model.model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state
+        answers = labels[:, 1:] >= 0
+        loss = cross_entropy(model.lm_head(hidden[answers]), labels[:, 1:][answers])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
