@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from likewise.demo.scores import mean_with_interval, true_win_rate, wilson
+from likewise.demo.scores import true_win_rate
 from likewise.errors import BadFeedback
+from likewise.estimates import mean, proportion
 
 
 def test_ties_count_half():
@@ -32,13 +33,13 @@ def test_swapping_the_sides_mirrors_the_win_rate():
     [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611), (1, 29, 0.0061, 0.1718)],
 )
 def test_win_rate_interval_is_wilsons(successes, trials, low, high):
-    found = wilson(successes, trials)
+    found = proportion(successes, trials)
     assert (found.low, found.high) == (pytest.approx(low, abs=5e-5), pytest.approx(high, abs=5e-5))
 
 
 def test_mean_interval_is_1_96_standard_errors():
     # The squared deviations of 1, 2, 3, 4 add up to 5; 1.959964 * sqrt(5 / 3) / 2 = 1.265151.
-    found = mean_with_interval([1.0, 2.0, 3.0, 4.0])
+    found = mean([1.0, 2.0, 3.0, 4.0])
     assert (found.value, found.low, found.high) == (2.5, pytest.approx(2.5 - 1.265151), pytest.approx(2.5 + 1.265151))
 
 

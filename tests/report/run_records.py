@@ -14,7 +14,7 @@ from likewise.engine.heldout import HeldOut
 from likewise.engine.progress import Setting
 from likewise.engine.summary import Summary, summarise
 from likewise.engine.trainer import rewards
-from likewise.evaluate.heldout import Estimate
+from likewise.estimates import Estimate
 from likewise.objectives import OBJECTIVES, LabelLogps, PairLogps
 from likewise.report.run_page import SamplePair, Verdict
 

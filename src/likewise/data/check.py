@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from likewise.data.tokens import tokenize_feedback
+from likewise.estimates import auc, mean, proportion
 from likewise.schema import (
     EMPTY_ANSWER_MEND,
     OPTIONAL,
@@ -347,21 +348,17 @@ def _token_lengths(
 
 
 def _label_bias(rows: Sequence[LabelRow]) -> LengthBias | None:
-    up = np.array([_size(row.completion) for row in rows if row.label > 0.5], dtype=float)
-    down = np.array([_size(row.completion) for row in rows if row.label < 0.5], dtype=float)
-    if min(len(up), len(down)) < 2:
-        return None
-    score, low, high = auc(up, down)
-    return LengthBias(score, low, high, "AUC of an answer's length for its thumb")
+    sided = [row for row in rows if row.label != 0.5]
+    found = auc(np.array([_size(row.completion) for row in sided]), np.array([row.label > 0.5 for row in sided]))
+    return found and LengthBias(found.value, found.low, found.high, "AUC of an answer's length for its thumb")
 
 
 def _pair_bias(rows: Iterable[Any]) -> LengthBias | None:
     wins = [_longer(row.chosen, row.rejected) for row in rows if not row.tie]
     if len(wins) < 2:
         return None
-    score = float(np.mean(wins))
-    low, high = wilson(score, len(wins))
-    return LengthBias(score, low, high, "share of pairs in which the chosen answer is the longer")
+    found = proportion(sum(wins), len(wins))
+    return LengthBias(found.value, found.low, found.high, "share of pairs in which the chosen answer is the longer")
 
 
 def _rating_bias(rows: Iterable[Any]) -> LengthBias | None:
@@ -376,10 +373,10 @@ def _rating_bias(rows: Iterable[Any]) -> LengthBias | None:
             shares.append(float(longer[higher].mean()))
     if len(shares) < 2:
         return None
-    score = float(np.mean(shares))
-    reach = 1.96 * float(np.std(shares, ddof=1)) / len(shares) ** 0.5
-    low, high = max(0.0, score - reach), min(1.0, score + reach)
-    return LengthBias(score, low, high, "share of answer pairs in which the longer is rated higher, mean over prompts")
+    found = mean(shares)
+    low, high = max(0.0, found.low), min(1.0, found.high)
+    meaning = "share of answer pairs in which the longer is rated higher, mean over prompts"
+    return LengthBias(found.value, low, high, meaning)
 
 
 _LENGTH_BIAS: dict[str, Callable[[Any], LengthBias | None]] = {
@@ -392,32 +389,6 @@ _LENGTH_BIAS: dict[str, Callable[[Any], LengthBias | None]] = {
 def _longer(answer: Content, other: Content) -> float:
     a, b = _size(answer), _size(other)
     return float(a > b) + 0.5 * (a == b)
-
-
-def auc(up: np.ndarray, down: np.ndarray) -> tuple[float, float, float]:
-    """Chance that a value of `up` exceeds one of `down` (ties half), with DeLong's 95 % interval.
-
-    Where the two are fully apart DeLong's variance is 0; the interval then follows the rule of three.
-    """
-    over_down = _share_below(up, down)
-    under_up = 1 - _share_below(down, up)
-    score = float(over_down.mean())
-    variance = over_down.var(ddof=1) / len(up) + under_up.var(ddof=1) / len(down)
-    reach = 1.96 * float(variance) ** 0.5 or min(1.0, 3 / min(len(up), len(down)))
-    return score, max(0.0, score - reach), min(1.0, score + reach)
-
-
-def _share_below(values: np.ndarray, others: np.ndarray) -> np.ndarray:
-    others = np.sort(others)
-    below = np.searchsorted(others, values, "left") + np.searchsorted(others, values, "right")
-    return below / (2 * len(others))
-
-
-def wilson(share: float, count: int, z: float = 1.96) -> tuple[float, float]:
-    """Wilson's 95 % interval of a share."""
-    middle = (share + z * z / (2 * count)) / (1 + z * z / count)
-    reach = z / (1 + z * z / count) * (share * (1 - share) / count + z * z / (4 * count * count)) ** 0.5
-    return max(0.0, middle - reach), min(1.0, middle + reach)
 
 
 # --- the verdict -----------------------------------------------------------------------------------------------------

@@ -166,7 +166,7 @@ def _collect_thumbs(
     )  # fmt: skip
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
     reporter.note(
-        f"{len(rows):,} thumbs: {settings.up_share:.0%} up, {settings.flipped:.0%} of the opinions the wrong way round, "
+        f"{len(rows):,} thumbs: {settings.up_share:.0%} up, {settings.flipped:.0%} of opinions the wrong way round, "
         "one answer a prompt, ups and downs on different prompts"
     )
     return path

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import NormalDist, fmean, stdev
 
 from likewise.errors import BadFeedback
-
-#: Standard normal quantile of a two-sided 95 % interval.
-Z95 = NormalDist().inv_cdf(0.975)
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number with its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+from likewise.estimates import Estimate, mean, proportion
 
 
 @dataclass(frozen=True)
@@ -52,26 +36,11 @@ def true_win_rate(rewards_a: Sequence[float], rewards_b: Sequence[float]) -> Tru
     wins, losses = sum(g > 0 for g in gains), sum(g < 0 for g in gains)
     ties = len(gains) - wins - losses
     return TrueWinRate(
-        win_rate=wilson(wins + ties / 2, len(gains)),
-        mean_a=mean_with_interval(rewards_a),
-        mean_b=mean_with_interval(rewards_b),
-        mean_gain=mean_with_interval(gains),
+        win_rate=proportion(wins + ties / 2, len(gains)),
+        mean_a=mean(rewards_a),
+        mean_b=mean(rewards_b),
+        mean_gain=mean(gains),
         wins=wins,
         ties=ties,
         losses=losses,
     )
-
-
-def wilson(successes: float, trials: int) -> Estimate:
-    """A share with Wilson's 95 % score interval; `successes` may hold halves."""
-    share, z2 = successes / trials, Z95**2
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z95 / (1 + z2 / trials) * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials**2))
-    return Estimate(share, max(centre - half, 0.0), min(centre + half, 1.0))
-
-
-def mean_with_interval(values: Sequence[float]) -> Estimate:
-    """A mean with its normal 95 % interval; a single value has an infinite one."""
-    mean = fmean(values)
-    half = Z95 * stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.inf
-    return Estimate(mean, mean - half, mean + half)

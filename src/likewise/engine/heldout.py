@@ -10,7 +10,7 @@ import numpy as np
 from likewise.data.tokens import TokenizedFeedback
 from likewise.engine.sequences import own_sequences
 from likewise.engine.trainer import Trainer
-from likewise.evaluate.heldout import Estimate, auc, proportion
+from likewise.estimates import Estimate, auc, proportion
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
-"""Measuring: samples, and how well implicit rewards agree with held-out feedback."""
+"""Measuring a model: samples so far."""
 
-from likewise.evaluate.heldout import Estimate, auc, proportion
 from likewise.evaluate.sample import sample
 
-__all__ = ["Estimate", "auc", "proportion", "sample"]
+__all__ = ["sample"]

@@ -1,4 +1,4 @@
-"""Held-out measures against scikit-learn, a brute-force count and simulation."""
+"""Estimates against scikit-learn, brute force and simulation; the held-out split."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from likewise.engine.heldout import split
-from likewise.evaluate import auc, proportion
+from likewise.estimates import auc, proportion
 
 
 @settings(max_examples=50, deadline=None)
