@@ -29,9 +29,8 @@ def test_help_imports_nothing_heavy(command):
 def test_every_option_of_a_run_has_a_flag_and_words():
     from likewise.engine.config import AlignConfig
 
-    done = subprocess.run(
-        [sys.executable, "-m", "likewise.cli", "align", "--help"], capture_output=True, text=True, check=True, timeout=60
-    )
+    command = [sys.executable, "-m", "likewise.cli", "align", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     for name, field in AlignConfig.model_fields.items():
         if name != "options":
             assert f"--{name.replace('_', '-')}" in done.stdout

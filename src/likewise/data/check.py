@@ -350,7 +350,9 @@ def _token_lengths(
 def _label_bias(rows: Sequence[LabelRow]) -> LengthBias | None:
     sided = [row for row in rows if row.label != 0.5]
     found = auc(np.array([_size(row.completion) for row in sided]), np.array([row.label > 0.5 for row in sided]))
-    return found and LengthBias(found.value, found.low, found.high, "AUC of an answer's length for its thumb")
+    if found is None:
+        return None
+    return LengthBias(found.value, found.low, found.high, "AUC of an answer's length for its thumb")
 
 
 def _pair_bias(rows: Iterable[Any]) -> LengthBias | None:
