@@ -1,4 +1,4 @@
-"""The demo over several seeds: another town, other people and another base model each time; true win rate with interval.
+"""The demo over several seeds: each time another town, other people, another base model; true win rate, interval.
 
 python experiments/demo_seeds.py [--seeds 5] [--objectives bco ...] [--work DIR] [--json FILE]
 """

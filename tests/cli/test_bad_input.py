@@ -69,7 +69,7 @@ def test_wrong_format(align, tmp_path):
     [
         ({"prompt": "a", "completion": "b"}, ["row 2", "label"]),
         ({"prompt": "a", "completoin": "b", "label": True}, ["row 2", "completion", "'completoin'"]),
-        ({**GOOD, "label": "yes"}, ["row 2", "'label'", "\"yes\"", "--label-map yes=true,no=false"]),
+        ({**GOOD, "label": "yes"}, ["row 2", "'label'", '"yes"', "--label-map yes=true,no=false"]),
         ({**GOOD, "label": None}, ["row 2", "'label'", "null"]),
         ({**GOOD, "completion": ""}, ["row 2", "'completion'", "empty", "--skip-bad-rows"]),
         ({**GOOD, "prompt": ""}, ["row 2", "'prompt'", "empty"]),
