@@ -219,3 +219,19 @@ def test_old_checkpoints_go_and_the_newest_stay(align, feedback):
     assert sorted(p.name for p in (run.folder / "checkpoints").iterdir()) == ["step-10", "step-8"]
     none = align(feedback, **{**CONFIG, "checkpoint_every": 0})
     assert not (none.folder / "checkpoints").exists()
+
+
+def test_random_state_comes_back_with_the_tensors(tiny_model):
+    from transformers import AutoModelForCausalLM
+
+    from likewise.engine.checkpoint import TrainingTensors
+
+    model = AutoModelForCausalLM.from_pretrained(tiny_model)
+    optimizer = torch.optim.AdamW(model.parameters())
+    torch.manual_seed(7)
+    kept = TrainingTensors.of(model, optimizer, {"x": torch.tensor(2.5, dtype=torch.float64)}, sharded=False)
+    wanted = torch.rand(4)
+    torch.manual_seed(8)
+    state = kept.restore(model, optimizer, sharded=False)
+    assert torch.equal(torch.rand(4), wanted)
+    assert state == {"x": torch.tensor(2.5, dtype=torch.float64)}

@@ -282,3 +282,75 @@ def test_it_learns(align, thumbs, tmp_path: Path):
     assert run.result.heldout.estimate.value > 0.9
     assert run.metrics[-1]["reward/margin"] > 0.5
     assert np.mean(run.losses[-5:]) < 0.5
+
+
+# -- gradients --------------------------------------------------------------------------------------------------------
+
+
+def _first_gradient(rows, model_folder, tokenizer) -> dict[str, torch.Tensor]:
+    """Of BCO's mean loss before any update, in plain transformers and float64: slope ∓β/2 in each log-prob."""
+    from families import oracle
+    from transformers import AutoModelForCausalLM
+
+    tokens = tokenize_feedback(read_feedback(rows), tokenizer)
+    up = tokens.label > 0.5
+    weight = np.where(up, len(up) / (2 * up.sum()), len(up) / (2 * (~up).sum()))
+    slope = np.where(up, -0.05, 0.05) * weight / weight.sum()
+    table = [(tokens.prompts[p], tokens.completions[i]) for i, p in enumerate(tokens.prompt_of)]
+    return oracle(AutoModelForCausalLM.from_pretrained(model_folder), table, torch.from_numpy(slope))[1]
+
+
+def test_the_gradient_of_a_step_is_that_of_the_weighted_mean_loss(align, thumbs, tiny_model, tiny_tokenizer):
+    rows = thumbs(12, up=0.7)
+    gradient = _first_gradient(rows, tiny_model, tiny_tokenizer)
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
+    run = align(rows, batch_size=100, tokens_per_microbatch=80)
+    assert run.metrics[0]["grad_norm"] == pytest.approx(norm, rel=1e-4)
+
+
+def test_gradients_are_clipped_and_adam_takes_its_step(align, thumbs, tiny_model, tiny_tokenizer):
+    """Adam's first step is lr·g/(|g| + 1e-8), so only a very small norm shows that clipping was done."""
+    rows, limit = thumbs(12), 1e-8
+    gradient = _first_gradient(rows, tiny_model, tiny_tokenizer)
+    norm = math.sqrt(sum(float(g.square().sum()) for g in gradient.values()))
+    run = align(rows, batch_size=100, max_grad_norm=limit, warmup=0.0, schedule="constant", learning_rate=1e-2)
+    before, after = load_file(tiny_model / "model.safetensors"), run.weights
+    assert norm > 1e-3
+    for name, g in gradient.items():
+        clipped = g * (limit / norm)
+        wanted = -1e-2 * clipped / (clipped.abs() + 1e-8)
+        torch.testing.assert_close(after[name].double() - before[name].double(), wanted, rtol=1e-2, atol=1e-6)
+
+
+def test_a_negative_baseline_is_clamped_to_zero(align, thumbs):
+    """Thumbs down alone make everything less likely, mismatched completions too."""
+    downs = [{**row, "label": False} for row in thumbs(24)]
+    run = align(downs, "kto", allow_one_class=True, learning_rate=5e-3, warmup=0.0)
+    last = run.metrics[-1]
+    assert last["objective/baseline_raw"] < -0.1
+    assert last["objective/baseline"] == 0.0
+
+
+def test_a_mismatch_beyond_the_limit_of_tokens_is_left_out(tiny_tokenizer):
+    from likewise.engine.sequences import Mismatched, Sequences
+
+    rows = [
+        {"prompt": "p" * 70, "completion": "short", "label": True},
+        {"prompt": "q: ", "completion": "c" * 50, "label": False},
+        {"prompt": "r: ", "completion": "other", "label": True},
+    ]
+    tokens = tokenize_feedback(read_feedback(rows), tiny_tokenizer, max_tokens=100, max_prompt_tokens=90)
+    left_out = 0
+    for seed in range(20):
+        schedule = Schedule(np.arange(3), 3, 1.0, seed)
+        drawn, table = Mismatched.draw(tokens, schedule, Sequences.of(tokens), 100)
+        for example, number in zip(schedule.examples(0), drawn.by_step[0]):
+            if number < 0:
+                assert example == 0  # the only prompt that cannot take the long answer
+                left_out += 1
+                continue
+            prompt, completion = table[int(number)]
+            assert len(prompt) + len(completion) <= 100
+            np.testing.assert_array_equal(prompt, tokens.prompts[tokens.prompt_of[example]])
+            assert completion.tobytes() != tokens.completions[example].tobytes()
+    assert 0 < left_out < 20
