@@ -2,7 +2,7 @@
 
     python experiments/first_runs.py DATA WORK [--minutes 8]
 
-DATA is the folder of real data (hh_harmless, alpaca_eval_ratings, text, tokenizers/pythia); WORK receives base model and
+DATA is the folder of real data (hh_harmless, alpaca_eval_ratings, text, tokenizers); WORK receives base model and
 both runs. The base model is a small Llama-style model trained for `--minutes` on text of DATA: rated answers to
 instructions, Shakespeare, and the conversations of hh_harmless *without* the answers that were voted on.
 """
