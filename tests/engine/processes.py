@@ -99,7 +99,7 @@ def run_workers(
         for rank in range(workers)
     ]
     codes = [child.wait() for child in children]
-    assert codes == [0] * workers, "\n".join(child.printed for child in children)
+    assert codes == [0] * workers, f"exit codes {codes}\n" + "\n".join(child.printed for child in children)
 
 
 def metrics_of(folder: str | Path) -> list[dict[str, Any]]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from likewise.data.check import check
 from likewise.data.read import read_feedback
 from likewise.demo.base_model import build_tokenizer, train_base_model
@@ -68,6 +70,9 @@ def run_demo(
     """
     begun, settings, reporter = time.perf_counter(), settings or DemoSettings(), reporter or Reporter()
     _make_room(output_dir)
+    # A model this small gains next to nothing from a second thread, and threads that wait for one another lose
+    # minutes as soon as another program wants a core.
+    torch.set_num_threads(1)
     world = build_world(seed)
     base = output_dir / "base"
     reporter.title("1  a small town, and a base model that half knows it")
