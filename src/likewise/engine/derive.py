@@ -16,7 +16,7 @@ from likewise.errors import BadFeedback
 from likewise.objectives.objective import Objective
 
 _PAPER = "as in the BCO paper"
-_ACTIVATION_BUDGET = 2**30  # bytes of activations on a CPU
+_ACTIVATION_BUDGET = 2**28  # bytes of activations on a CPU
 _CPU_TOKENS = 1024  # beyond this a CPU gains nothing from more tokens at once
 
 

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from likewise.engine.attention import use_own_attention, use_packed_attention
 from likewise.engine.linear import FastLinear, times_transposed, use_fast_linear, use_plain_linear
 
-_CHUNK_BYTES = 64 * 2**20  # float32 logits of one chunk; beyond this the matmuls gain nothing
+_CHUNK_BYTES = 32 * 2**20  # float32 logits of one chunk; beyond this the matmuls gain nothing
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _TokenLogps(torch.autograd.Function):
         shape, count = ctx.shape, len(targets)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight = torch.zeros_like(weight) if wants_weight else None
+        grad_weight: Tensor | None = None
         grad_bias = torch.zeros_like(bias) if wants_bias else None
         logits, ctx.last_logits = ctx.last_logits, None  # None in a second backward pass over the same graph
         for start in reversed(range(0, count, ctx.chunk)):
@@ -165,9 +165,11 @@ class _TokenLogps(torch.autograd.Function):
             p = p.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = at_target * weight[target] - factor * times_transposed(p, weight.t())
-            if grad_weight is not None:
-                grad_weight.sub_(times_transposed(p.t(), (factor * hidden[part]).t()))
+            if wants_weight:
+                product = times_transposed(p.t(), (factor * hidden[part]).t())
+                grad_weight = product.neg_() if grad_weight is None else grad_weight.sub_(product)
                 grad_weight.index_add_(0, target, at_target * hidden[part])
+                del product
             if grad_bias is not None:
                 grad_bias.sub_((p.t() @ factor).squeeze(1))
                 grad_bias.index_add_(0, target, at_target.squeeze(1))
