@@ -166,6 +166,9 @@ def _collect_thumbs(
 ) -> Path:
     prompts = world.training_prompts(settings.people)
     answers = _answers(load_model(str(base)), load_tokenizer(str(base)), prompts, seed, reporter, "answers to vote on")
+    # Now and then the base model says nothing at all, and nobody votes on nothing.
+    said = [i for i, answer in enumerate(answers) if answer.strip()]
+    prompts, answers = [prompts[i] for i in said], [answers[i] for i in said]
     rows = simulate_thumbs(
         world, prompts, answers, seed=seed, up_fraction=settings.up_share, flip=settings.flipped
     )  # fmt: skip
