@@ -211,6 +211,8 @@ class _Run:
             # Found out now rather than after hours of work.
             write_text(folder / ".writable", "")
             (folder / ".writable").unlink(missing_ok=True)
+        # The first worker soon clears temporary files away: not those of a slower one that is still here.
+        self.accelerator.wait_for_everyone()
 
     def _read(self, source: Any) -> Feedback:
         config = self.config
