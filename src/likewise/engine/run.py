@@ -20,6 +20,7 @@ from likewise.engine import derive
 from likewise.engine.checkpoint import Checkpoints
 from likewise.engine.config import AlignConfig, make_config, write_config
 from likewise.engine.files import clear_temporary, saving, write_text
+from likewise.engine.heap import give_back_large_blocks
 from likewise.engine.heldout import HeldOut, measure, split
 from likewise.engine.logps import LogProbModel, wrap
 from likewise.engine.models import add_adapter, fingerprint, fits, load_model, load_tokenizer
@@ -106,6 +107,7 @@ class _Run:
     def __init__(self, config: AlignConfig, reporter: Reporter | None) -> None:
         self.config = config
         self.objective: Objective = get_objective(config.objective)
+        give_back_large_blocks()
         self.accelerator = join_workers(config.dtype)
         self.sharded = is_sharded(self.accelerator)
         self.main = bool(self.accelerator.is_main_process)
