@@ -80,15 +80,16 @@ class FastLinear(nn.Linear):
 def use_fast_linear(model: nn.Module) -> None:
     """Every plain nn.Linear of the model multiplies by oneDNN from now on, where that helps."""
     if helps_here():
-        _exchange(model, nn.Linear, FastLinear)
+        exchange(model, nn.Linear, FastLinear)
 
 
 def use_plain_linear(model: nn.Module) -> None:
     """Undo `use_fast_linear`: a model that is handed out is as transformers made it."""
-    _exchange(model, FastLinear, nn.Linear)
+    exchange(model, FastLinear, nn.Linear)
 
 
-def _exchange(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+def exchange(model: nn.Module, old: type[nn.Module], new: type[nn.Module]) -> None:
+    """Give every module of exactly the class `old` the class `new`, which differs in what it does alone."""
     for module in model.modules():
         if type(module) is old:
             module.__class__ = new

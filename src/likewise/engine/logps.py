@@ -19,9 +19,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from likewise.engine.attention import use_own_attention, use_packed_attention
+from likewise.engine.gradients import subtract_from_grad, use_direct_embedding, use_plain_embedding
 from likewise.engine.linear import FastLinear, times_transposed, use_fast_linear, use_plain_linear
 
-_CHUNK_BYTES = 32 * 2**20  # float32 logits of one chunk; beyond this the matmuls gain nothing
+_CHUNK_BYTES = 24 * 2**20  # float32 logits of one chunk; beyond this the matmuls gain nothing
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,14 @@ class _TokenLogps(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor, shape: HeadShape, chunk: int
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        shape: HeadShape,
+        chunk: int,
+        direct: nn.Parameter | None,
     ) -> Tensor:
         count, logits = len(targets), None
         normaliser = torch.empty(count, dtype=torch.float32, device=hidden.device)
@@ -136,7 +144,7 @@ class _TokenLogps(torch.autograd.Function):
             torch.logsumexp(logits, dim=1, out=normaliser[part])
             picked[part] = logits.gather(1, targets[part, None]).squeeze(1)
         ctx.save_for_backward(hidden, weight, bias, targets, normaliser)
-        ctx.shape, ctx.chunk = shape, chunk
+        ctx.shape, ctx.chunk, ctx.direct = shape, chunk, direct
         ctx.last_logits = logits if any(ctx.needs_input_grad) else None
         return picked - normaliser
 
@@ -167,14 +175,17 @@ class _TokenLogps(torch.autograd.Function):
                 grad_hidden[part] = at_target * weight[target] - factor * times_transposed(p, weight.t())
             if wants_weight:
                 product = times_transposed(p.t(), (factor * hidden[part]).t())
-                grad_weight = product.neg_() if grad_weight is None else grad_weight.sub_(product)
-                grad_weight.index_add_(0, target, at_target * hidden[part])
+                if ctx.direct is not None:
+                    whole = subtract_from_grad(ctx.direct, product)
+                else:
+                    whole = grad_weight = product.neg_() if grad_weight is None else grad_weight.sub_(product)
+                whole.index_add_(0, target, at_target * hidden[part])
                 del product
             if grad_bias is not None:
                 grad_bias.sub_((p.t() @ factor).squeeze(1))
                 grad_bias.index_add_(0, target, at_target.squeeze(1))
             logits = p = slope = None
-        return grad_hidden, grad_weight, grad_bias, None, None, None
+        return grad_hidden, grad_weight, grad_bias, None, None, None, None
 
 
 def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, shape: HeadShape) -> Tensor:
@@ -193,7 +204,7 @@ class LogProbModel(nn.Module):
     def __init__(self, causal: nn.Module, *, packed: bool = True, full_logits: bool = False) -> None:
         super().__init__()
         self.causal = causal
-        self.packed, self.full_logits = packed, full_logits
+        self.packed, self.full_logits, self.adds_gradients = packed, full_logits, False
         self.head_shape = HeadShape.of(self.language_model.config.get_text_config())
         # FSDP wraps by these names; they live on the language model.
         self._no_split_modules = getattr(self.language_model, "_no_split_modules", None)
@@ -213,9 +224,15 @@ class LogProbModel(nn.Module):
     def config(self) -> Any:
         return self.language_model.config
 
+    def add_gradients_directly(self) -> None:
+        """For one worker alone: gradients of vocabulary-sized weights are added to `.grad` without a dense copy."""
+        self.adds_gradients = True
+        use_direct_embedding(self.causal)
+
     def hand_back(self) -> Any:
         """The model as transformers made it, with its own attention and layers, to be saved or sampled from."""
         use_plain_linear(self.causal)
+        use_plain_embedding(self.causal)
         use_own_attention(self.language_model)
         return self.causal
 
@@ -252,13 +269,14 @@ class LogProbModel(nn.Module):
         chunk = max(16, _CHUNK_BYTES // (4 * vocabulary))
         if type(head) in (nn.Linear, FastLinear):
             weight: Tensor = head.weight
+            direct = head.weight if self.adds_gradients and weight.requires_grad and weight.is_leaf else None
             bias: Tensor | None = head.bias
             hidden = hidden.to(weight.dtype)
             if torch.is_autocast_enabled(hidden.device.type):
                 dtype = torch.get_autocast_dtype(hidden.device.type)
-                hidden, weight = hidden.to(dtype), weight.to(dtype)
+                hidden, weight, direct = hidden.to(dtype), weight.to(dtype), None
                 bias = bias.to(dtype) if bias is not None else None
-            result: Tensor = _TokenLogps.apply(hidden, weight, bias, targets, self.head_shape, chunk)
+            result: Tensor = _TokenLogps.apply(hidden, weight, bias, targets, self.head_shape, chunk, direct)
             return result
 
         # An adapted head, or one of an unknown class, computes itself: a chunk at a time, again in the backward pass.

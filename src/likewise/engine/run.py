@@ -165,6 +165,8 @@ class _Run:
             checkpoints.check(identity)
         self._start_output(feedback)
 
+        if self.accelerator.num_processes == 1:
+            wrapped.add_gradients_directly()
         prepared, optimizer = prepare(self.accelerator, wrapped, self._optimizer)
         scorer = Scorer(
             prepared,
