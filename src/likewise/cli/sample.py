@@ -22,6 +22,7 @@ def sample(
     as_chat: Annotated[bool, Parameter(negative="")] = False,
     n: int = 1,
     max_new_tokens: int = 256,
+    max_prompt_tokens: int = 1536,
     temperature: float = 1.0,
     top_p: float = 1.0,
     batch_size: int = 32,
@@ -52,6 +53,8 @@ def sample(
         Answers per prompt.
     max_new_tokens
         Longest answer.
+    max_prompt_tokens
+        Longest prompt; longer ones lose their oldest turns, as in training.
     temperature
         1 samples from the model itself; lower is more certain; 0 takes the likeliest token.
     top_p
@@ -94,6 +97,7 @@ def sample(
             top_p=top_p,
             batch_size=batch_size,
             seed=seed,
+            max_prompt_tokens=max_prompt_tokens,
             as_chat=as_chat,
             progress=advance,
         )

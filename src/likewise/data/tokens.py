@@ -11,7 +11,7 @@ Rules, each with a test:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -311,8 +311,9 @@ def tokenize_feedback(
     max_prompt_tokens: int = 1536,
     long_completions: LongCompletions = "error",
     as_chat: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> TokenizedFeedback:
-    """Render and tokenize every row.
+    """Render and tokenize every row; `progress` is told of every batch done, in rows.
 
     A prompt longer than `max_prompt_tokens`, or than what its longest answer leaves of `max_tokens`, is trimmed and
     counted. An answer that leaves no room for a prompt is an error (`long_completions="error"`) or its row is skipped.
@@ -321,7 +322,10 @@ def tokenize_feedback(
     renderer = Renderer(tokenizer, max_tokens=max_tokens, max_prompt_tokens=max_prompt_tokens, as_chat=as_chat)
     builder = _Builder(feedback, renderer, long_completions)
     for start in range(0, len(feedback.rows), _BATCH):
-        builder.add(start, feedback.rows[start : start + _BATCH])
+        rows = feedback.rows[start : start + _BATCH]
+        builder.add(start, rows)
+        if progress is not None:
+            progress(len(rows))
     return builder.result()
 
 

@@ -13,16 +13,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from likewise.engine.linear import exchange
+from likewise.engine.linear import exchange, times_transposed, usable
+
+_BLOCK = 8192  # rows of a vocabulary-sized gradient that are made at once
 
 
-def subtract_from_grad(weight: nn.Parameter, product: Tensor) -> Tensor:
-    """weight.grad -= product, which may be used up; the gradient."""
+def grad_of(weight: nn.Parameter) -> Tensor:
+    """weight.grad, which is made if there is none yet."""
     if weight.grad is None:
-        weight.grad = product.neg_()
-    else:
-        weight.grad.sub_(product)
+        weight.grad = torch.zeros_like(weight)
     return weight.grad
+
+
+def subtract_product(total: Tensor, p: Tensor, rows: Tensor) -> None:
+    """total -= p.T @ rows, without a second tensor of that size.
+
+    Shapes: total [vocabulary, hidden], p [tokens, vocabulary], rows [tokens, hidden].
+    """
+    if not usable(total, p, rows):
+        total.addmm_(p.t(), rows, alpha=-1)
+        return
+    for start in range(0, len(total), _BLOCK):
+        part = slice(start, start + _BLOCK)
+        total[part].sub_(times_transposed(p[:, part].t(), rows.t()))
 
 
 class _Embed(torch.autograd.Function):
@@ -39,9 +52,7 @@ class _Embed(torch.autograd.Function):
         if ctx.padding is not None:  # as nn.Embedding: the padding's row does not learn from here
             kept = ids != ctx.padding
             ids, rows = ids[kept], rows[kept]
-        if weight.grad is None:
-            weight.grad = torch.zeros_like(weight)
-        weight.grad.index_add_(0, ids, rows.to(weight.dtype))
+        grad_of(weight).index_add_(0, ids, rows.to(weight.dtype))
         return None, None, None
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from likewise.engine.attention import use_own_attention, use_packed_attention
-from likewise.engine.gradients import subtract_from_grad, use_direct_embedding, use_plain_embedding
+from likewise.engine.gradients import grad_of, subtract_product, use_direct_embedding, use_plain_embedding
 from likewise.engine.linear import FastLinear, times_transposed, use_fast_linear, use_plain_linear
 
 _CHUNK_BYTES = 24 * 2**20  # float32 logits of one chunk; beyond this the matmuls gain nothing
@@ -154,7 +154,9 @@ class _TokenLogps(torch.autograd.Function):
         shape, count = ctx.shape, len(targets)
         wants_hidden, wants_weight, wants_bias = ctx.needs_input_grad[:3]
         grad_hidden = torch.empty_like(hidden) if wants_hidden else None
-        grad_weight: Tensor | None = None
+        # With one worker the gradient's own place is given, and nothing is returned for autograd to add to it.
+        grad_weight = torch.zeros_like(weight) if wants_weight and ctx.direct is None else None
+        total = grad_of(ctx.direct) if ctx.direct is not None else grad_weight
         grad_bias = torch.zeros_like(bias) if wants_bias else None
         logits, ctx.last_logits = ctx.last_logits, None  # None in a second backward pass over the same graph
         for start in reversed(range(0, count, ctx.chunk)):
@@ -173,14 +175,9 @@ class _TokenLogps(torch.autograd.Function):
             p = p.to(hidden.dtype)
             if grad_hidden is not None:
                 grad_hidden[part] = at_target * weight[target] - factor * times_transposed(p, weight.t())
-            if wants_weight:
-                product = times_transposed(p.t(), (factor * hidden[part]).t())
-                if ctx.direct is not None:
-                    whole = subtract_from_grad(ctx.direct, product)
-                else:
-                    whole = grad_weight = product.neg_() if grad_weight is None else grad_weight.sub_(product)
-                whole.index_add_(0, target, at_target * hidden[part])
-                del product
+            if total is not None:
+                subtract_product(total, p, factor * hidden[part])
+                total.index_add_(0, target, at_target * hidden[part])
             if grad_bias is not None:
                 grad_bias.sub_((p.t() @ factor).squeeze(1))
                 grad_bias.index_add_(0, target, at_target.squeeze(1))

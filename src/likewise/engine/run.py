@@ -253,14 +253,16 @@ class _Run:
 
     def _tokenize(self, feedback: Feedback, tokenizer: Any) -> TokenizedFeedback:
         config = self.config
-        tokens = tokenize_feedback(
-            feedback,
-            tokenizer,
-            max_tokens=config.max_tokens,
-            max_prompt_tokens=config.max_prompt_tokens,
-            long_completions=config.long_completions,
-            as_chat=config.as_chat,
-        )
+        with self.reporter.phase("tokenized rows", len(feedback)) as advance:
+            tokens = tokenize_feedback(
+                feedback,
+                tokenizer,
+                max_tokens=config.max_tokens,
+                max_prompt_tokens=config.max_prompt_tokens,
+                long_completions=config.long_completions,
+                as_chat=config.as_chat,
+                progress=advance,
+            )
         trimmed, skipped = len(tokens.trimmed_prompts), len(tokens.skipped)
         self.reporter.note(
             f"{len(tokens):,} examples, {int(tokens.prompt_lengths.sum() + tokens.completion_lengths.sum()):,} tokens; "
