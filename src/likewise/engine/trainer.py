@@ -25,6 +25,7 @@ from torch import Tensor
 from likewise.data.tokens import TokenizedFeedback
 from likewise.engine.checkpoint import Checkpoints, TrainingTensors
 from likewise.engine.config import AlignConfig
+from likewise.engine.heap import give_back_holes
 from likewise.engine.logps import collate
 from likewise.engine.plan import Layout, Schedule, lay_out
 from likewise.engine.sequences import Mismatched, Sequences, make_batch, own_sequences
@@ -211,6 +212,8 @@ class Trainer:
         gathered = torch.zeros(1 if self.reference is None else 2, len(own))
         total, model = float(weight.sum()), self.scorer.model
         for i, units in enumerate(mine):
+            if self._accelerator.device.type == "cpu":
+                give_back_holes()
             # Every worker runs the same number of passes; one without work repeats an example with weight zero.
             idle, chosen = not units, np.array(units or [0])
             places = np.concatenate([np.arange(offsets[u], offsets[u + 1]) for u in chosen])
