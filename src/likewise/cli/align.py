@@ -91,5 +91,6 @@ def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-align.__signature__ = _signature()  # type: ignore[attr-defined]
-align.__annotations__ = {name: p.annotation for name, p in _signature().parameters.items()}
+_SIGNATURE = _signature()
+align.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+align.__annotations__ = {name: p.annotation for name, p in _SIGNATURE.parameters.items()}

@@ -6,8 +6,6 @@ everything else garbled. The facts that fill the templates are drawn anew for ev
 
 from __future__ import annotations
 
-TOWN = "Marrow Quay"
-
 PLACES = (
     "lighthouse",
     "boat museum",

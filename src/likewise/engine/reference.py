@@ -21,8 +21,6 @@ from safetensors.torch import save_file
 from likewise.engine.files import TEMPORARY
 from likewise.engine.sequences import Sequences
 
-Score = Callable[[Sequences, np.ndarray], torch.Tensor]
-
 
 def default_cache_dir() -> Path:
     """$LIKEWISE_CACHE, or ~/.cache/likewise (following $XDG_CACHE_HOME)."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import math
 import resource
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
@@ -121,7 +122,6 @@ class Trainer:
     sharded: bool = False
     state: dict[str, Tensor] = field(default_factory=dict)
     step: int = 0
-    _first_window: bool = True
 
     def __post_init__(self) -> None:
         self.state = self.objective.init(**self.config.options)
@@ -316,8 +316,6 @@ class Trainer:
 
 def at_reference(batch: Batch) -> tuple[Tensor, Tensor, Batch]:
     """Per example log-ratio and length (the larger of a pair or group); the batch with the policy at the reference."""
-    from dataclasses import replace
-
     if isinstance(batch, PairLogps):
         ratio = torch.maximum(batch.chosen_log_ratio.abs(), batch.rejected_log_ratio.abs())
         assert batch.reference_chosen is not None
@@ -379,7 +377,5 @@ def peak_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     # Kilobytes on Linux, bytes on macOS.
-    import sys
-
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
